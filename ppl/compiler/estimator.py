@@ -1,0 +1,262 @@
+"""`compile`: from an objective program to a gradient estimator."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from ppl.compiler import boxes
+from ppl.compiler.explain import Explanation, explain
+from ppl.compiler.lower import Lowering
+from ppl.compiler.objective import Objective, as_objective
+from ppl.compiler.plan import Plan, make_plan
+from ppl.errors import AddressError, BiasWarning, ShapeError, StrategyError, suggestion
+from ppl.lang.seed import param_leaves
+from ppl.lang.staged import ParamDecl, Staged, initial_params, stage
+
+DEFAULT_SAMPLES = 4
+"""Samples for a plan with score choices, whose leave-one-out baseline needs others."""
+
+DECAY = 0.9
+"""Decay per step of the running-mean baselines."""
+
+Params = dict[str, Any]
+State = dict[str, Any]
+
+
+class Estimator:
+    """An unbiased estimator of an objective and of its gradient.
+
+    Made by `compile`. Its methods are pure: jit, vmap, scan them. `params` is a dictionary from
+    parameter name to value (array, pytree or Equinox module) in the parameters' own supports;
+    `data` are the objective's arguments, and may be left out if the objective has its own.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        strategies: Mapping[str, Any],
+        num_samples: int | None,
+        strict: bool,
+    ):
+        self.objective = objective
+        self.strict = strict
+        self._strategies = dict(strategies)
+        self._num_samples = num_samples
+        self._programs: dict[Any, tuple[Staged, Plan]] = {}
+
+    # ------------------------------------------------------------------------------- staging
+
+    def _program(self, data: tuple[Any, ...]) -> tuple[Staged, Plan]:
+        """The staged program and its plan at the shapes of the data."""
+        leaves, tree = jax.tree.flatten(data)
+        name = (tree, *((jnp.shape(x), jnp.result_type(x)) for x in leaves))
+        if name not in self._programs:
+            staged = stage(self.objective, *data)
+            _check_scalar(self.objective.name, staged)
+            plan = make_plan(staged, self._strategies)
+            self._report_kinks(plan)
+            self._programs[name] = staged, plan
+        return self._programs[name]
+
+    def _report_kinks(self, plan: Plan) -> None:
+        for kink in plan.kinks:
+            address = kink.site.params["address"]
+            error = StrategyError(
+                "the gradient through a reparameterised choice is biased",
+                address=address,
+                where=kink.where,
+                because=f"'{kink.operation}' jumps, and a pathwise derivative does not see jumps",
+                fix=f"strategies={{'{address}': 'score'}}; or assume_continuous(f) around it, if "
+                "the function as a whole is continuous",
+            )
+            if self.strict:
+                raise error
+            warnings.warn(str(error), BiasWarning, stacklevel=5)
+
+    def plan(self, *data: Any) -> Plan:
+        """The plan at the shapes of the data."""
+        return self._program(data or self.objective.data)[1]
+
+    def params(self, *data: Any) -> dict[str, ParamDecl]:
+        """The declared parameters by name, with their supports and source lines."""
+        return self._program(data or self.objective.data)[0].params
+
+    def num_samples(self, *data: Any) -> int:
+        """How many independent samples one estimate averages."""
+        if self._num_samples is not None:
+            return self._num_samples
+        return DEFAULT_SAMPLES if self.plan(*data).charged else 1
+
+    def biased(self, *data: Any) -> list[str]:
+        """Addresses of the choices whose gradient is, or may be, biased."""
+        return list(dict.fromkeys(k.site.params["address"] for k in self.plan(*data).kinks))
+
+    def explain(self, *data: Any) -> Explanation:
+        """What the compiler does with the objective, and why; prints as text."""
+        data = data or self.objective.data
+        return explain(self.objective.name, self.plan(*data), self.num_samples(*data))
+
+    # ---------------------------------------------------------------------------- parameters
+
+    def init(self, key: jax.Array, *data: Any) -> Params:
+        """Initial values of all parameters.
+
+        Raises:
+            UnsupportedError: an initial value depends on a random choice or a loop's state.
+            DataError: an initial value is not in its support.
+        """
+        data = data or self.objective.data
+        staged, _ = self._program(data)
+        return initial_params(staged, key, jax.tree.leaves(data))
+
+    def unconstrain(self, params: Params, *data: Any) -> Params:
+        """The trainable part of the parameters, mapped to unconstrained reals.
+
+        What does not train (integers, functions, sizes) is left out: `None` in its place.
+        """
+        return self._map_params(params, "unconstrain", data)
+
+    def constrain(self, unconstrained: Params, like: Params, *data: Any) -> Params:
+        """The inverse of `unconstrain`; what does not train is taken from `like`."""
+        values = self._map_params(unconstrained, "constrain", data)
+        return eqx.combine(values, eqx.partition(like, eqx.is_inexact_array)[1])
+
+    def _map_params(self, params: Params, which: str, data: tuple[Any, ...]) -> Params:
+        decls = self.params(*data)
+        return {
+            name: jax.tree.map(
+                getattr(decls[name].info.support, which), eqx.filter(p, eqx.is_inexact_array)
+            )
+            for name, p in params.items()
+        }
+
+    # ------------------------------------------------------------------------------ estimates
+
+    def init_state(self, *data: Any) -> State:
+        """The first state of the running-mean baselines; empty if there are none."""
+        plan = self.plan(*data)
+        return {n: (jnp.zeros(()), jnp.zeros(())) for n in plan.running_means}
+
+    def surrogate(
+        self, key: jax.Array, params: Params, *data: Any, state: State | None = None
+    ) -> Array:
+        """A scalar whose value and `jax.grad` are unbiased estimates.
+
+        Running-mean baselines are as `state` remembers them, or zero.
+        """
+        return self.surrogate_and_state(key, params, state, *data)[0]
+
+    def surrogate_and_state(
+        self, key: jax.Array, params: Params, state: State | None, *data: Any
+    ) -> tuple[Array, State]:
+        """`surrogate`, and the running means after it."""
+        data = data or self.objective.data
+        state = self.init_state(*data) if state is None else state
+        means = {n: jnp.where(w > 0, m / jnp.where(w > 0, w, 1), 0) for n, (m, w) in state.items()}
+        value, seen = self._run(key, params, data, means)
+        after = {
+            n: (DECAY * m + (1 - DECAY) * seen[n], DECAY * w + (1 - DECAY))
+            for n, (m, w) in state.items()
+        }
+        return value, after
+
+    def _run(
+        self, key: jax.Array, params: Params, data: tuple[Any, ...], means: Any, probe: bool = False
+    ) -> tuple[Array, dict[str, Array]]:
+        staged, plan = self._program(data)
+        _check_params(staged, params)
+        env = dict(zip(staged.block.ins, map(jnp.asarray, jax.tree.leaves(data)), strict=True))
+        env.update(param_leaves(staged, params))
+        n = self.num_samples(*data)
+
+        def once(key: jax.Array) -> tuple[Array, dict[str, Array]]:
+            run = Lowering(plan, env, n, means, probe)
+            return run.run(key)[0], run.seen
+
+        if n == 1:
+            return once(key)
+        each = jax.vmap(once, axis_name=boxes.SAMPLES)(jax.random.split(key, n))
+        return jax.tree.map(lambda x: jnp.mean(x, 0), each)
+
+    def value(self, key: jax.Array, params: Params, *data: Any) -> Array:
+        """An unbiased estimate of the objective."""
+        return self.surrogate(key, params, *data)
+
+    def value_and_grad(self, key: jax.Array, params: Params, *data: Any) -> tuple[Array, Params]:
+        """Unbiased estimates of the objective and of its gradient.
+
+        The gradient is with respect to the parameters in their own supports; it has `None` for
+        what does not train.
+        """
+        dynamic, static = eqx.partition(params, eqx.is_inexact_array)
+
+        def surrogate(dynamic: Params) -> Array:
+            return self.surrogate(key, eqx.combine(dynamic, static), *data)
+
+        return jax.value_and_grad(surrogate)(dynamic)
+
+    def grad(self, key: jax.Array, params: Params, *data: Any) -> Params:
+        """An unbiased estimate of the gradient."""
+        return self.value_and_grad(key, params, *data)[1]
+
+    def check_finite(self, key: jax.Array, params: Params, *data: Any) -> str | None:
+        """The first log-density (its address) or cost that is not finite with this key."""
+        data = data or self.objective.data
+        means = {n: jnp.zeros(()) for n in self.plan(*data).running_means}
+        _, seen = self._run(key, params, data, means, probe=True)
+        shares = {n: float(x) for n, x in seen.items() if n not in means}
+        return next((n for n, share in shares.items() if not share == 0), None)
+
+
+def _check_scalar(name: str, staged: Staged) -> None:
+    outs = staged.block.outs
+    real = len(outs) == 1 and jnp.issubdtype(outs[0].aval.dtype, jnp.floating)
+    if not real or outs[0].aval.shape != ():
+        found = ", ".join(o.aval.str_short() for o in outs) or "nothing"
+        raise ShapeError(
+            f"the objective {name!r} must return one real number",
+            because=f"it returns {found}",
+            fix="return a scalar, e.g. jnp.sum(...) or jnp.mean(...)",
+        )
+
+
+def _check_params(staged: Staged, params: Params) -> None:
+    for name in staged.params:
+        if name not in params:
+            raise AddressError(
+                f"no value was given for parameter {name!r}",
+                where=staged.params[name].where,
+                because=suggestion(name, params),
+                fix="start from params = est.init(key, ...)",
+            )
+
+
+def compile(
+    objective: Any,
+    *,
+    strategies: Mapping[str, Any] | None = None,
+    num_samples: int | None = None,
+    strict: bool = False,
+) -> Estimator:
+    """Compile an objective program into an unbiased gradient estimator.
+
+    Args:
+        objective: a function of data (or what `vi.objective`, `vi.elbo`, ... return).
+        strategies: gradient strategy by address pattern, e.g. `{"guide/k": "enum"}`; the first
+            pattern that matches wins, and beats what the program says.
+        num_samples: independent samples averaged in one estimate; by default 4 if the plan has
+            score choices (the leave-one-out baseline needs others), else 1.
+        strict: make a `BiasWarning` an error.
+
+    Errors in the program are raised when its shapes are known: by `init`, `plan`, `value`, ...
+    """
+    if num_samples is not None and num_samples < 1:
+        raise ValueError(f"compile: num_samples must be at least 1, not {num_samples}")
+    return Estimator(as_objective(objective), strategies or {}, num_samples, strict)

@@ -1,0 +1,343 @@
+"""The plan: which strategy each choice gets, and what each cost is charged with.
+
+The default for a choice without a strategy: reparameterise if the distribution can and what
+follows is smooth in it; else enumerate if the support is finite and the tables stay small; else
+score with a leave-one-out baseline. Everything is decided from the staged program alone, so the
+same program always gets the same plan, and `explain()` shows it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+import jax.numpy as jnp
+
+from ppl.compiler import axis_rules  # noqa: F401  (fills the table of rules)
+from ppl.compiler.influence import (
+    Analysis,
+    Final,
+    Influence,
+    Order,
+    Past,
+    Site,
+    Sliced,
+    Source,
+    Stacked,
+    covered,
+    local_sources,
+    site_of,
+    source_lanes,
+)
+from ppl.compiler.region import Region
+from ppl.compiler.smoothness import Kink, find_kinks
+from ppl.compiler.strategies.base import Strategy, resolve, strategies
+from ppl.compiler.strategies.enumerate import joint_size, support_size
+from ppl.errors import StrategyError, UnsupportedError, suggestion
+from ppl.lang.staged import Block, Eqn, Staged, Var
+
+MAX_SUPPORT = 64
+"""A choice with more values is not enumerated unless asked for."""
+
+MAX_STATES = 4096
+"""The planner enumerates choices together only up to this many joint values of one cost."""
+
+
+@dataclass(eq=False)
+class Plan:
+    """What the compiler does with a staged program.
+
+    Attributes:
+        strategies: of each live choice, in program order.
+        reasons: why, for people.
+        joint: enumerated choices whose lanes are tabulated together.
+        charged: all sources whose log-probability some cost is charged with.
+        tabulated: all sources over which some cost is tabulated.
+        kinks: where a reparameterised draw decides something discontinuous.
+    """
+
+    staged: Staged
+    strategies: dict[Eqn, Strategy]
+    reasons: dict[Eqn, str]
+    joint: set[Eqn]
+    analysis: Analysis
+    region: Region
+    charged: set[Source] = field(default_factory=set)
+    tabulated: set[Source] = field(default_factory=set)
+    cost_names: dict[Var, str] = field(default_factory=dict)
+    kinks: list[Kink] = field(default_factory=list)
+
+    def lane_sizes(self, eqn: Eqn) -> tuple[int, ...]:
+        """Sizes of a choice's own lanes."""
+        return () if eqn in self.joint else tuple(eqn.params["shape"])
+
+    @property
+    def running_means(self) -> list[str]:
+        """Names of the costs that have a running-mean baseline."""
+        return [
+            name
+            for var, name in self.cost_names.items()
+            if any(
+                self.strategies[site_of(s)].baseline == "running_mean"
+                for s in self.analysis.of(var).score
+            )
+        ]
+
+    def where(self, var: Var) -> str:
+        """The source line of a variable."""
+        return _where(var)
+
+    def axis_size(self, source: Source) -> int:
+        """Length of an enumerated choice's axis."""
+        eqn = site_of(source)
+        return joint_size(eqn) if eqn in self.joint else support_size(eqn)
+
+    def logp_dtype(self, source: Source) -> Any:
+        eqn = site_of(source)
+        return jnp.result_type(*(a.aval.dtype for a in eqn.ins)) if eqn.ins else jnp.float32
+
+    def loop_states(self, loop: Eqn) -> list[Past]:
+        """The enumerated choices that a loop's state is tabulated over."""
+        local = local_sources(loop)
+        found: dict[Past, None] = {}
+        for influence in self.state_influences(loop):
+            found.update(dict.fromkeys(Past(loop, s) for s in influence.axes if local(s)))
+        return list(found)
+
+    def state_influences(self, loop: Eqn) -> list[Influence]:
+        """What influences the carries that a loop reads; not those that only add up costs."""
+        carries = loop.blocks[0].ins
+        leaving = self.analysis.states[loop]
+        return [i for v, i in zip(carries, leaving, strict=False) if v in self.region.plain]
+
+    def parents(self, source: Source, factors: Mapping[Source, Any]) -> list[Source]:
+        """The enumerated choices that a choice's probabilities depend on."""
+        match source:
+            case Site(eqn):
+                return list(self.analysis.params_of[eqn].axes)
+            case Sliced(_, inner, _):
+                factor = factors[inner]
+                return [a for a in factor.table.axes if a not in factor.members]
+            case Stacked(loop, inner) | Final(loop, inner):
+                local = local_sources(loop)
+                above = self.parents(inner, factors)
+                return [a for a in above if not local(a) and getattr(a, "loop", None) is not loop]
+            case Past():
+                return []
+
+    def made_in(self, block: Block) -> list[Source]:
+        """Sources that a block makes for the code after it."""
+        out: list[Source] = []
+        for eqn in block.eqns:
+            if eqn.kind == "site":
+                out.append(Site(eqn))
+            elif eqn.kind == "scan":
+                out += [s for s in self.charged if isinstance(s, Stacked) and s.loop is eqn]
+            else:
+                for inner in eqn.blocks:
+                    out += self.made_in(inner)
+        return out
+
+
+def live_sites(block: Block) -> Iterator[Eqn]:
+    """All choices that are not dead code, in program order."""
+    for eqn in block.eqns:
+        if eqn.kind in ("site", "foreign_site"):
+            yield eqn
+        for inner in eqn.blocks:
+            yield from live_sites(inner)
+
+
+def make_plan(staged: Staged, overrides: Mapping[str, Any]) -> Plan:
+    """Choose a strategy for every choice.
+
+    Args:
+        overrides: strategy by address pattern (`fnmatch`); the first that matches wins.
+
+    Raises:
+        StrategyError: a pattern matches no choice, a choice cannot have its strategy, or an
+            enumeration asked for is impossible or too large.
+        UnsupportedError: GenJAX's sampler was called without an address.
+    """
+    sites = list(live_sites(staged.block))
+    asked = _asked(sites, staged.sites, overrides)
+    refused: dict[Eqn, str] = {}
+    while True:  # each round moves at least one more planned choice to `score`
+        plan = _settle(staged, sites, asked, refused)
+        pathwise = [e for e in sites if plan.strategies[e].kind == "path"]
+        plan.kinks = find_kinks(staged, pathwise, plan.region)
+        jumps = {k.site: k for k in plan.kinks if k.site not in asked}
+        if not jumps:
+            return plan
+        refused.update(
+            (e, f"not reparameterised: '{k.operation}' at {k.where} jumps")
+            for e, k in jumps.items()
+        )
+
+
+def _settle(
+    staged: Staged, sites: list[Eqn], asked: dict[Eqn, Any], refused: dict[Eqn, str]
+) -> Plan:
+    """The plan, with `score` for what was refused so far and for what cannot be enumerated."""
+    chosen: dict[Eqn, Strategy] = {}
+    reasons: dict[Eqn, str] = {}
+    for eqn in sites:
+        if eqn in asked:
+            chosen[eqn], reasons[eqn] = resolve(asked[eqn], eqn), "asked for"
+        elif eqn in refused:
+            chosen[eqn], reasons[eqn] = strategies["score"], refused[eqn]
+        else:
+            chosen[eqn], reasons[eqn] = _default(eqn)
+    joint: set[Eqn] = set()
+    while not isinstance(trouble := _trouble(staged, chosen, joint), Plan):
+        eqn, because, joint_may_help = trouble
+        address = eqn.params["address"]
+        if joint_may_help and eqn not in joint and joint_size(eqn) <= MAX_STATES:
+            joint.add(eqn)
+        elif eqn in asked:
+            raise StrategyError(
+                "this choice cannot be enumerated",
+                address=address,
+                where=eqn.where,
+                because=because,
+                fix=f"strategies={{'{address}': 'score'}}",
+            )
+        else:
+            chosen[eqn], reasons[eqn] = strategies["score"], f"not enumerated: {because}"
+            joint.discard(eqn)
+    trouble.reasons = reasons
+    return trouble
+
+
+def _asked(
+    live: list[Eqn], every: list[Eqn], overrides: Mapping[str, Any]
+) -> dict[Eqn, Any]:
+    """The strategies that the user gave, in the program or by address pattern."""
+    for eqn in live:
+        if eqn.kind == "foreign_site":
+            raise UnsupportedError(
+                "GenJAX's own sampler was called without an address",
+                where=eqn.where,
+                because="its draw has no log-density or gradient that the compiler could use",
+                fix='use it at an address in a program, genjax.normal(0.0, 1.0) @ "x", or '
+                "ppl's distributions",
+            )
+    asked = {e: e.params["strategy"] for e in live if e.params["strategy"] is not None}
+    addresses = [e.params["address"] for e in every if e.kind == "site"]
+    for pattern in overrides:
+        if not any(fnmatchcase(a, pattern) for a in addresses):
+            raise StrategyError(
+                f"the strategy pattern {pattern!r} matches no choice",
+                because=suggestion(pattern, addresses),
+                fix="patterns are matched against whole addresses: 'guide/z', 'guide/*', '*'",
+            )
+    for eqn in live:
+        for pattern, strategy in overrides.items():
+            if fnmatchcase(eqn.params["address"], pattern):
+                asked[eqn] = strategy
+                break
+    return asked
+
+
+def _default(eqn: Eqn) -> tuple[Strategy, str]:
+    """The planner's first choice."""
+    if eqn.params["family"].reparam:
+        return strategies["reparam"], f"{eqn.params['family'].reparam} reparameterisation"
+    size = support_size(eqn)
+    if size is not None and size <= MAX_SUPPORT:
+        return strategies["enum"], f"{size} values"
+    why = "the support has no finite list" if size is None else f"{size} values are too many"
+    return strategies["score"], why
+
+
+def _trouble(
+    staged: Staged, chosen: Mapping[Eqn, Strategy], joint: set[Eqn]
+) -> Plan | tuple[Eqn, str, bool]:
+    """The finished plan, or a choice that cannot be enumerated, why, and if jointly it may."""
+    analysis = Analysis(
+        staged.block,
+        lambda e: chosen[e].kind,
+        lambda e: 0 if e in joint else len(e.params["shape"]),
+    )
+    region = Region(staged.block, analysis)
+    plan = Plan(staged, dict(chosen), {}, joint, analysis, region)
+    for loop in analysis.states:
+        for influence in plan.state_influences(loop):
+            for source in influence.axes:
+                if isinstance(source, Past) and source.loop is loop:
+                    because = (
+                        f"the loop at {loop.where} remembers it over many steps, so its state "
+                        "would grow with each step"
+                    )
+                    return site_of(source), because, False
+    for var in region.costs:
+        influence = analysis.of(var)
+        for source, alignment in influence.axes.items():
+            sizes = _lanes(source, plan)
+            for size, entry in zip(sizes, alignment, strict=True):
+                if size > 1 and (entry is None or entry.order is not Order.EXACT):
+                    because = f"the cost at {_where(var)} combines its lanes"
+                    return site_of(source), because, not isinstance(source, Stacked)
+        states = math.prod(plan.axis_size(s) for s in influence.axes)
+        if states > MAX_STATES and len(influence.axes) > 1:
+            because = f"the cost at {_where(var)} has {states} joint states"
+            return site_of(next(iter(influence.axes))), because, False
+    for loop in analysis.states:
+        for s in plan.loop_states(loop):
+            leaving = plan.state_influences(loop)
+            if any(n > 1 for n in _lanes(s.inner, plan)) and _state_mixes(leaving, s.inner, plan):
+                return site_of(s), f"the state of the loop at {loop.where} combines its lanes", True
+    _collect(plan)
+    return plan
+
+
+def _state_mixes(leaving: list, source: Source, plan: Plan) -> bool:
+    for influence in leaving:
+        alignment = influence.axes.get(source)
+        if alignment is not None and any(
+            n > 1 and (e is None or e.order is not Order.EXACT)
+            for n, e in zip(_lanes(source, plan), alignment, strict=True)
+        ):
+            return True
+    return False
+
+
+def _lanes(source: Source, plan: Plan) -> tuple[int, ...]:
+    return source_lanes(source, plan.lane_sizes)
+
+
+def _where(var: Var) -> str:
+    return var.eqn.where if var.eqn is not None else "a loop's input"
+
+
+def _collect(plan: Plan) -> None:
+    """Find all log-probabilities and probability tables that the costs need."""
+    score: list[Source] = []
+    axes: list[Source] = []
+    for i, var in enumerate(plan.region.costs):
+        plan.cost_names[var] = f"cost {i + 1}"
+        influence = plan.analysis.of(var)
+        score += covered(influence.score)
+        axes += influence.axes
+    while score:
+        source = score.pop()
+        if source not in plan.charged:
+            plan.charged.add(source)
+            if not isinstance(source, Site):
+                score.append(source.inner)
+            # A score choice drawn per value of an enumerated one brings that axis along.
+            axes += plan.analysis.params_of[site_of(source)].axes
+    while axes:
+        source = axes.pop()
+        if source not in plan.tabulated:
+            plan.tabulated.add(source)
+            if isinstance(source, Site):
+                axes += plan.analysis.params_of[source.eqn].axes
+            else:
+                axes.append(source.inner)
+            if isinstance(source, Past | Final):
+                axes += plan.loop_states(source.loop)
+                axes += plan.analysis.starts.get(source.loop, {}).values()

@@ -1,0 +1,8 @@
+"""Gradient strategies: what to do with a random choice. One small file each, in one table."""
+
+from ppl.compiler.strategies.base import Strategy as Strategy
+from ppl.compiler.strategies.base import resolve as resolve
+from ppl.compiler.strategies.base import strategies as strategies
+from ppl.compiler.strategies.enumerate import Enumerate as Enumerate
+from ppl.compiler.strategies.reparam import Reparam as Reparam
+from ppl.compiler.strategies.score import Score as Score

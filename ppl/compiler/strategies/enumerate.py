@@ -1,0 +1,76 @@
+"""Enumeration: sum over all values of a choice."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ppl.compiler.strategies.base import Choice, Kind, register
+from ppl.compiler.tables import Val
+from ppl.lang.staged import Eqn, Lit
+
+
+def support_size(eqn: Eqn) -> int | None:
+    """How many values one lane of a choice can take, or `None` if there is no finite list."""
+    values = _support(eqn)
+    return None if values is None else values.shape[0]
+
+
+def joint_size(eqn: Eqn) -> int:
+    """How many values all lanes of a choice can take together."""
+    return support_size(eqn) ** math.prod(eqn.params["shape"])
+
+
+def _support(eqn: Eqn) -> Any:
+    family, names = eqn.params["family"], eqn.params["names"]
+    if family.enumerate is None:
+        return None
+    known = {
+        n: a.val if isinstance(a, Lit) else jax.ShapeDtypeStruct(a.aval.shape, a.aval.dtype)
+        for n, a in zip(names, eqn.ins, strict=True)
+    }
+    with jax.ensure_compile_time_eval():
+        values = family.enumerate(known)
+    return None if values is None else np.asarray(values)
+
+
+@register
+@dataclass(frozen=True)
+class Enumerate:
+    """Sum over the support: exact, no variance from this choice.
+
+    The value gets an axis over its support; all lanes take the same value at once, and each
+    cost is contracted with the probabilities of just the choices that it depends on.
+    """
+
+    name: ClassVar[str] = "enum"
+    kind: ClassVar[Kind] = "enum"
+
+    def refusal(self, eqn: Eqn) -> str | None:
+        if support_size(eqn) is None:
+            return f"enumeration needs a finite support; {eqn.params['family'].name}'s has no list"
+        return None
+
+    def lower(self, choice: Choice) -> Val:
+        shape = tuple(choice.eqn.params["shape"])
+        values = _support(choice.eqn)
+        event = values.shape[1:]
+        if choice.joint:
+            lanes = math.prod(shape)
+            grid = np.indices((len(values),) * lanes).reshape(lanes, -1)  # [lanes, combinations]
+            table = values[grid.T].reshape(-1, *shape, *event)
+        else:
+            lead = (len(values), *(1,) * len(shape), *event)
+            table = np.broadcast_to(values.reshape(lead), (len(values), *shape, *event))
+        value = Val(jnp.asarray(table), (choice.source,))
+        logp = choice.log_density(value)
+        if choice.joint:
+            axes = tuple(range(-len(shape), 0))
+            logp = Val(jnp.sum(logp.array, axes) if shape else logp.array, logp.axes)
+        choice.probabilities(Val(jnp.exp(logp.array), logp.axes))
+        return value

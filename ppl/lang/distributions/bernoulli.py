@@ -1,0 +1,46 @@
+"""Bernoulli choices with values 0 and 1."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+from tensorflow_probability.substrates import jax as tfp
+
+from ppl.lang.distribution import make_distribution
+from ppl.lang.distributions._safe import only_where, safe_log, softplus
+from ppl.lang.family import Family
+from ppl.lang.supports import integer_interval
+
+
+def _sample(
+    key: Array, shape: tuple[int, ...], logits: Array | None = None, probs: Array | None = None
+) -> Array:
+    p = jax.nn.sigmoid(logits) if probs is None else probs
+    return (jax.random.uniform(key, shape, p.dtype) < p).astype(jnp.int32)
+
+
+def log_density(value: Array, logits: Array | None = None, probs: Array | None = None) -> Array:
+    """Log-probability of a 0 or 1, `False` or `True`."""
+    one = value == 1
+    if probs is None:
+        out = -softplus(jnp.where(one, -logits, logits))
+    else:
+        out = safe_log(jnp.where(one, probs, 1 - probs))
+    return out if value.dtype == bool else only_where(one | (value == 0), out)
+
+
+bernoulli = make_distribution(
+    Family(
+        "bernoulli",
+        {"logits": 0, "probs": 0},
+        _sample,
+        log_density,
+        support=integer_interval(0, 1),
+        kind="int",
+        enumerate=lambda params: jnp.arange(2, dtype=jnp.int32),
+        alternatives=frozenset({"logits", "probs"}),
+        tfp=tfp.distributions.Bernoulli,
+    )
+)
+"""`bernoulli(logits)` or `bernoulli(probs=p)`: 1 with probability `p = sigmoid(logits)`, else 0."""

@@ -1,0 +1,32 @@
+"""Boolean choices."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+from tensorflow_probability.substrates import jax as tfp
+
+from ppl.lang.distribution import make_distribution
+from ppl.lang.distributions.bernoulli import log_density
+from ppl.lang.family import Family
+from ppl.lang.supports import boolean
+
+
+def _sample(key: Array, shape: tuple[int, ...], p: Array) -> Array:
+    return jax.random.uniform(key, shape, p.dtype) < p
+
+
+flip = make_distribution(
+    Family(
+        "flip",
+        {"p": 0},
+        _sample,
+        lambda value, p: log_density(value, probs=p),
+        support=boolean,
+        kind="bool",
+        enumerate=lambda params: jnp.array([False, True]),
+        tfp=lambda p: tfp.distributions.Bernoulli(probs=p, dtype=jnp.bool_),
+    )
+)
+"""`flip(p)`: `True` with probability `p` in [0, 1]."""

@@ -1,0 +1,35 @@
+"""The Laplace distribution."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+from tensorflow_probability.substrates import jax as tfp
+
+from ppl.lang.distribution import make_distribution
+from ppl.lang.family import Family
+
+
+def _sample(key: Array, shape: tuple[int, ...], loc: Array, scale: Array) -> Array:
+    return loc + scale * jax.random.laplace(key, shape, jnp.result_type(loc, scale))
+
+
+def _log_density(value: Array, loc: Array, scale: Array) -> Array:
+    return -jnp.abs(value - loc) / scale - jnp.log(scale) - math.log(2)
+
+
+laplace = make_distribution(
+    Family(
+        "laplace",
+        {"loc": 0, "scale": 0},
+        _sample,
+        _log_density,
+        reparam="explicit",
+        tfp=tfp.distributions.Laplace,
+    )
+)
+"""`laplace(loc, scale)`: double-exponential on the real line around its median `loc`;
+`scale` > 0 is the mean distance from it."""

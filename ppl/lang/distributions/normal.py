@@ -1,0 +1,36 @@
+"""The normal distribution."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+from tensorflow_probability.substrates import jax as tfp
+
+from ppl.lang.distribution import make_distribution
+from ppl.lang.family import Family
+
+
+def _sample(key: Array, shape: tuple[int, ...], loc: Array, scale: Array) -> Array:
+    noise = jax.random.normal(key, shape, jnp.result_type(loc, scale))
+    return loc + scale * noise
+
+
+def _log_density(value: Array, loc: Array, scale: Array) -> Array:
+    z = (value - loc) / scale
+    return -0.5 * z * z - jnp.log(scale) - 0.5 * math.log(2 * math.pi)
+
+
+normal = make_distribution(
+    Family(
+        "normal",
+        {"loc": 0, "scale": 0},
+        _sample,
+        _log_density,
+        reparam="explicit",
+        tfp=tfp.distributions.Normal,
+    )
+)
+"""`normal(loc, scale)`: Gaussian on the real line; `scale` > 0 is a standard deviation."""

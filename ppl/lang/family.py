@@ -1,0 +1,135 @@
+"""Families: what the compiler must know about a kind of distribution.
+
+A `Family` is data: the parameters' names and ranks, the support, a sampler and a log-density
+over whole batches, and what makes gradient strategies possible (whether the sampler is
+differentiable, whether the support can be listed). One file in `distributions/` declares each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike
+
+from ppl import _compat
+from ppl.errors import ShapeError
+from ppl.lang.supports import Support, real
+
+Kind = Literal["float", "int", "bool"]
+Params = dict[str, Array]
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """A kind of distribution.
+
+    Attributes:
+        name: as users write it.
+        parameters: name -> rank of one parameter (0 for a number, 1 for a vector, ...), in the
+            order in which they may be given by position.
+        support: the support, or a function of the parameters' values.
+        sample: `(key, shape, **params)`; draws an array of shape `shape + event_shape`. The
+            parameters broadcast to the batch shape `shape`.
+        log_density: `(value, **params)`; the natural log of the density per batch element.
+        event_shape: shape of one draw, as a function of the parameters' shapes.
+        kind: what the values are.
+        reparam: how a draw depends on the parameters: `"explicit"` (the sampler is a smooth
+            function of them), `"implicit"` (its derivative comes from the inverse-CDF theorem,
+            Figurnov et al., arXiv 1805.08498), or `None`.
+        enumerate: all values of the support, `[size, *event_shape]`, as a function of the
+            parameters (arrays where they are known when the program is built, else
+            `jax.ShapeDtypeStruct`s), or `None` where there is no finite list.
+        alternatives: sets of parameter names of which exactly one must be given
+            (`{"logits", "probs"}`).
+        defaults: values of parameters that may be left out; `None` for none at all.
+        tfp: the TFP constructor with these parameter names, if there is one.
+    """
+
+    name: str
+    parameters: Mapping[str, int]
+    sample: Callable[..., Array]
+    log_density: Callable[..., Array]
+    support: Support | Callable[..., Support] = real
+    event_shape: Callable[[dict[str, tuple[int, ...]]], tuple[int, ...]] = lambda shapes: ()
+    kind: Kind = "float"
+    reparam: Literal["explicit", "implicit"] | None = None
+    enumerate: Callable[[dict[str, Any]], Array] | None = None
+    alternatives: frozenset[str] = frozenset()
+    defaults: Mapping[str, Any] | None = None
+    tfp: Callable[..., Any] | None = None
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Params:
+        """Name the parameters of a call and convert them to arrays.
+
+        Raises:
+            TypeError: a parameter is unknown, missing, or given twice.
+            ShapeError: a parameter has too low a rank.
+        """
+        names = list(self.parameters)
+        if len(args) > len(names):
+            raise TypeError(f"{self.name} takes {names}; got {len(args)} positional parameters")
+        given = {**dict(self.defaults or {}), **dict(zip(names, args, strict=False))}
+        if twice := set(names[: len(args)]) & set(kwargs):
+            raise TypeError(f"{self.name}: {sorted(twice)} given by position and by name")
+        if unknown := set(kwargs) - set(names):
+            raise TypeError(f"{self.name} has no parameter {sorted(unknown)}; it takes {names}")
+        given = {k: v for k, v in {**given, **kwargs}.items() if v is not None}
+        optional = {n for n, v in (self.defaults or {}).items() if v is None}
+        required = [n for n in names if n not in self.alternatives and n not in optional]
+        if missing := [n for n in required if n not in given]:
+            raise TypeError(f"{self.name} needs {missing}; it takes {names}")
+        if self.alternatives and len(self.alternatives & set(given)) != 1:
+            raise TypeError(
+                f"{self.name} needs exactly one of {sorted(self.alternatives)}; got {sorted(given)}"
+            )
+        arrays = {k: _as_float(given[k]) for k in names if k in given}
+        for k, x in arrays.items():
+            if x.ndim < self.parameters[k]:
+                raise ShapeError(
+                    f"{self.name}: parameter {k!r} needs rank {self.parameters[k]} or more",
+                    because=f"its shape is {x.shape}",
+                )
+        return arrays
+
+    def batch_shape(self, shapes: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
+        """Broadcast shape of the parameters, without their event axes."""
+        batches = [s[: len(s) - self.parameters[k]] for k, s in shapes.items()]
+        try:
+            return np.broadcast_shapes(*batches)
+        except ValueError as e:
+            raise ShapeError(
+                f"{self.name}: the parameters' shapes do not broadcast together",
+                because=", ".join(f"{k} is {s}" for k, s in shapes.items()),
+            ) from e
+
+    def dtype(self, params: Mapping[str, Any]) -> Any:
+        """Dtype of a draw."""
+        if self.kind == "float":
+            return jnp.result_type(*(p.dtype for p in params.values()))
+        return jnp.dtype(bool) if self.kind == "bool" else jnp.dtype("int32")
+
+    def support_of(self, params: Mapping[str, Any]) -> Support:
+        return self.support if isinstance(self.support, Support) else self.support(**params)
+
+
+def _as_float(x: ArrayLike) -> Array:
+    if _is_known_integer(x):
+        # Converted by NumPy: JAX would record the conversion while it traces, and a number of
+        # trials would no longer be known when the program is built.
+        return jnp.asarray(np.asarray(x, jnp.result_type(float)))
+    x = jnp.asarray(x)
+    return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.result_type(float))
+
+
+def _is_known_integer(x: Any) -> bool:
+    if not isinstance(x, int | np.ndarray | np.generic | jax.Array) or not _compat.is_concrete(x):
+        return False
+    return not jnp.issubdtype(jnp.result_type(x), jnp.inexact)

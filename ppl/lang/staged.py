@@ -1,0 +1,440 @@
+"""Staged programs: what a program does, as flat lists of equations.
+
+`stage(f, *args)` traces `f` once and rewrites its jaxpr into a form that passes can work on:
+
+* every variable is unique and knows the equation that made it;
+* calls (`jit`, custom derivatives around our primitives) are inlined;
+* `scan`, `cond` and `checkpoint` are equations with *blocks*, and a block sees the variables
+  around it directly, as a closure does, so there are no constants to thread through;
+* parameters are inputs of the whole program, wherever they were declared;
+* dead code is gone.
+
+A random choice inside anything else (a `while_loop`, a primitive that we do not know) is refused
+here, with its address and source line: no draw may be baked in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from ppl import _compat
+from ppl.errors import DataError, ShapeError, UnsupportedError
+from ppl.lang.param import ParamInfo
+from ppl.lang.primitives import param_p, site_p
+
+
+TRUSTED_CALL = "ppl_assume_continuous"
+"""Name of the jitted call that `assume_continuous` makes."""
+
+
+class Var:
+    """A variable: made by equation `eqn`, or an input if that is `None`."""
+
+    __slots__ = ("aval", "eqn")
+
+    def __init__(self, aval: Any, eqn: Eqn | None = None):
+        self.aval, self.eqn = aval, eqn
+
+
+class Lit:
+    """A constant."""
+
+    __slots__ = ("aval", "val")
+
+    def __init__(self, val: Any, aval: Any = None):
+        self.val = val
+        self.aval = jax.typeof(val) if aval is None else aval
+
+
+Atom = Var | Lit
+
+
+@dataclass(eq=False)
+class Block:
+    """A list of equations with inputs and outputs; it also sees the variables around it."""
+
+    ins: list[Var]
+    outs: list[Atom]
+    eqns: list[Eqn]
+
+
+@dataclass(eq=False)
+class Eqn:
+    """One equation.
+
+    `kind` is the primitive's name. The inputs of the equations with blocks are: `scan` the
+    initial carries, then the scanned arrays (its block: carries and slices -> carries and
+    stacked outputs, `params["num_carry"]` many carries); `cond` the branch index; `checkpoint`
+    none.
+    """
+
+    kind: str
+    params: dict[str, Any]
+    ins: list[Atom]
+    outs: list[Var]
+    source: Any
+    blocks: tuple[Block, ...] = ()
+    jax_eqn: Any = None
+    """the original equation, which an equation without blocks runs as it is"""
+    trusted: bool = False
+    """whether the user vouched that it is continuous"""
+
+    @property
+    def where(self) -> str:
+        """The user's source line."""
+        return _compat.source_line(self.source)
+
+
+@dataclass(eq=False)
+class ParamDecl:
+    """A trainable parameter: its leaves' variables and initial values."""
+
+    name: str
+    info: ParamInfo
+    where: str
+    leaves: dict[int, Var] = field(default_factory=dict)
+    inits: dict[int, Atom] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Staged:
+    """A staged program: `block` over the flattened arguments, and its parameters."""
+
+    block: Block
+    out_tree: Any
+    params: dict[str, ParamDecl]
+    sites: list[Eqn]
+    """every random choice, dead ones included, in program order"""
+
+
+def stage(fun: Callable, *args: Any, **kwargs: Any) -> Staged:
+    """Stage `fun` at the shapes of its arguments.
+
+    Raises:
+        UnsupportedError: a random choice stands where the compiler cannot follow.
+    """
+    jaxpr, out, _ = _compat.stage(fun, *args, **kwargs)
+    flat = _Flattener()
+    ins = [Var(v.aval) for v in jaxpr.invars]
+    eqns: list[Eqn] = []
+    outs = flat.inline(jaxpr, ins, eqns)
+    block = Block(ins, outs, eqns)
+    _drop_dead_code(block)
+    return Staged(block, jax.tree.structure(out), flat.params, flat.sites)
+
+
+def contains_ours(jaxpr: Any) -> bool:
+    """Whether a random choice or a parameter stands anywhere inside."""
+    return next(_ours(jaxpr), None) is not None
+
+
+def _ours(jaxpr: Any) -> Iterator[Any]:
+    for eqn in jaxpr.eqns:
+        if eqn.primitive in (site_p, param_p) or is_genjax_sample(eqn.primitive):
+            yield eqn
+        for sub in _compat.sub_jaxprs(eqn.params):
+            yield from _ours(sub)
+
+
+def is_genjax_sample(primitive: Any) -> bool:
+    """Whether this is a draw that GenJAX's own code made outside of an addressed choice."""
+    return getattr(getattr(primitive, "prim", None), "name", "").find("pjax.") >= 0 and (
+        "sample" in primitive.prim.name
+    )
+
+
+class _Flattener:
+    def __init__(self) -> None:
+        self.params: dict[str, ParamDecl] = {}
+        self.sites: list[Eqn] = []
+        self.trusted = False
+
+    def inline(self, jaxpr: Any, args: Sequence[Atom], into: list[Eqn]) -> list[Atom]:
+        """Append the equations of `jaxpr` to `into`; the atoms of its results."""
+        env: dict[Any, Atom] = dict(zip(jaxpr.invars, args, strict=True))
+        env.update(
+            (v, Lit(c, v.aval)) for v, c in zip(jaxpr.constvars, jaxpr.consts, strict=True)
+        )
+
+        def read(v: Any) -> Atom:
+            if isinstance(v, _compat.Literal):
+                return Lit(np.asarray(v.val, v.aval.dtype), v.aval)
+            return env[v]
+
+        for eqn in jaxpr.eqns:
+            rule = _flatten_rules.get(eqn.primitive.name, _Flattener.plain)
+            outs = rule(self, eqn, [read(v) for v in eqn.invars], into)
+            env.update(zip(eqn.outvars, outs, strict=True))
+        return [read(v) for v in jaxpr.outvars]
+
+    def emit(
+        self, eqn: Any, into: list[Eqn], ins: list[Atom], kind: str = "", blocks=(), **params
+    ) -> list[Var]:
+        """Append an equation with fresh output variables."""
+        new = Eqn(
+            kind or eqn.primitive.name,
+            {**eqn.params, **params},
+            ins,
+            [],
+            eqn.source_info,
+            tuple(blocks),
+            eqn,
+            self.trusted,
+        )
+        new.outs = [Var(v.aval, new) for v in eqn.outvars]
+        into.append(new)
+        return new.outs
+
+    def block(self, jaxpr: Any, args: Sequence[Atom], ins: list[Var]) -> Block:
+        eqns: list[Eqn] = []
+        outs = self.inline(jaxpr, args, eqns)
+        return Block(ins, outs, eqns)
+
+    # One rule per kind of equation. A rule appends equations and returns the result's atoms.
+
+    def plain(self, eqn: Any, ins: list[Atom], into: list[Eqn]) -> Sequence[Atom]:
+        if is_genjax_sample(eqn.primitive):
+            return self.site(eqn, ins, into)
+        for sub in _compat.sub_jaxprs(eqn.params):
+            if (ours := next(_ours(sub), None)) is not None:
+                raise _refusal(eqn, ours)
+        return self.emit(eqn, into, ins)
+
+    def site(self, eqn: Any, ins: list[Atom], into: list[Eqn]) -> Sequence[Atom]:
+        outs = self.emit(eqn, into, ins, kind="site" if eqn.primitive is site_p else "foreign_site")
+        self.sites.append(into[-1])
+        return outs
+
+    def param(self, eqn: Any, ins: list[Atom], into: list[Eqn]) -> Sequence[Atom]:
+        name, info = eqn.params["name"], eqn.params["info"]
+        where = _compat.source_line(eqn.source_info)
+        decl = self.params.setdefault(name, ParamDecl(name, info, where))
+        same = decl.info.treedef == info.treedef and decl.info.support.name == info.support.name
+        var = decl.leaves.setdefault(info.index, Var(eqn.outvars[0].aval))
+        if not same or var.aval.shape != eqn.outvars[0].aval.shape:
+            raise ShapeError(
+                f"parameter {name!r} is declared twice, differently",
+                where=where,
+                because=f"here it is {eqn.outvars[0].aval.str_short()} on {info.support}; "
+                f"at {decl.where} it is {var.aval.str_short()} on {decl.info.support}",
+                fix="use another name, or the same initial shape and support",
+            )
+        decl.inits.setdefault(info.index, ins[0])
+        return [var]
+
+    def call(self, eqn: Any, ins: list[Atom], into: list[Eqn]) -> Sequence[Atom]:
+        before = self.trusted
+        self.trusted |= eqn.params.get("name") == TRUSTED_CALL
+        outs = self.inline(eqn.params["jaxpr"], ins, into)
+        self.trusted = before
+        return outs
+
+    def custom_derivative(self, eqn: Any, ins: list[Atom], into: list[Eqn]) -> Sequence[Atom]:
+        inner = eqn.params["call_jaxpr"]
+        # Without our primitives the custom rule is kept; with them it has no meaning for a
+        # draw, and the function is differentiated as it is written.
+        return self.inline(inner, ins, into) if contains_ours(inner) else self.emit(eqn, into, ins)
+
+    def checkpoint(self, eqn: Any, ins: list[Atom], into: list[Eqn]) -> Sequence[Atom]:
+        inner = eqn.params["jaxpr"]
+        if not contains_ours(inner):
+            return self.emit(eqn, into, ins)
+        return self.emit(eqn, into, [], "checkpoint", [self.block(inner, ins, [])])
+
+    def cond(self, eqn: Any, ins: list[Atom], into: list[Eqn]) -> Sequence[Atom]:
+        blocks = [self.block(b, ins[1:], []) for b in eqn.params["branches"]]
+        return self.emit(eqn, into, ins[:1], blocks=blocks)
+
+    def scan(self, eqn: Any, ins: list[Atom], into: list[Eqn]) -> Sequence[Atom]:
+        num_consts, num_carry = _compat.scan_arity(eqn.params)
+        inner = eqn.params["jaxpr"]
+        own = [Var(v.aval) for v in inner.invars[num_consts:]]
+        block = self.block(inner, [*ins[:num_consts], *own], own)
+        return self.emit(
+            eqn, into, ins[num_consts:], blocks=[block], num_carry=num_carry
+        )
+
+
+_flatten_rules: dict[str, Callable[[_Flattener, Any, list[Atom], list[Eqn]], Sequence[Atom]]] = {
+    "site": _Flattener.site,
+    "param": _Flattener.param,
+    "jit": _Flattener.call,
+    "closed_call": _Flattener.call,
+    "core_call": _Flattener.call,
+    "custom_jvp_call": _Flattener.custom_derivative,
+    "custom_vjp_call": _Flattener.custom_derivative,
+    "remat2": _Flattener.checkpoint,
+    "checkpoint": _Flattener.checkpoint,
+    "cond": _Flattener.cond,
+    "scan": _Flattener.scan,
+}
+
+
+def inlined(eqn: Eqn) -> Block:
+    """The body of an equation that calls a function as a whole, as a block."""
+    jaxpr = eqn.params["jaxpr" if "jaxpr" in eqn.params else "call_jaxpr"]
+    ins = [Var(v.aval) for v in jaxpr.invars]
+    return _Flattener().block(jaxpr, ins, ins)
+
+
+def _refusal(eqn: Any, ours: Any) -> UnsupportedError:
+    """The error for a choice or parameter inside a primitive that cannot hold one."""
+    kind = eqn.primitive.name
+    what = "a parameter" if ours.primitive is param_p else "a random choice"
+    name = ours.params.get("name") if ours.primitive is param_p else ours.params.get("address")
+    fix = {
+        "while": "bound the number of steps: lax.scan over jnp.arange(max_steps) with a carried "
+        "`done` flag that masks the steps after the last",
+    }.get(kind, "move it out of this operation, or use scan, cond, switch, vmap or checkpoint")
+    return UnsupportedError(
+        f"{what} stands inside '{kind}', which the compiler cannot follow",
+        address=str(name),
+        where=_compat.source_line(ours.source_info),
+        because=f"'{kind}' at {_compat.source_line(eqn.source_info)} has no rule for it; run as "
+        "it is, its draws would be the same in every run",
+        fix=fix,
+    )
+
+
+# --------------------------------------------------------------------------------- dead code
+
+
+def _drop_dead_code(block: Block) -> None:
+    """Remove equations and loop outputs that nothing reads, here and in inner blocks."""
+    live: set[Var] = set()
+    _mark(block, list(range(len(block.outs))), live)
+    _sweep(block, live)
+
+
+def _mark(block: Block, wanted: Sequence[int], live: set[Var]) -> None:
+    """Add to `live` what the outputs `wanted` of `block` need."""
+    live.update(a for i in wanted if isinstance(a := block.outs[i], Var))
+    for eqn in reversed(block.eqns):
+        used = [i for i, v in enumerate(eqn.outs) if v in live]
+        if used or _has_effect(eqn):
+            _mark_inputs(eqn, used, live)
+
+
+def _mark_inputs(eqn: Eqn, used: Sequence[int], live: set[Var]) -> None:
+    if eqn.kind != "scan":
+        live.update(a for a in eqn.ins if isinstance(a, Var))
+        for inner in eqn.blocks:
+            _mark(inner, used, live)
+        return
+    body, num_carry = eqn.blocks[0], eqn.params["num_carry"]
+    used = set(used)
+    while True:  # a carry that a needed output reads is needed itself
+        _mark(body, sorted(used), live)
+        more = used | {i for i in range(num_carry) if body.ins[i] in live}
+        if more == used:
+            break
+        used = more
+    live.update(
+        a for a, v in zip(eqn.ins, body.ins, strict=True) if v in live and isinstance(a, Var)
+    )
+    live.update(a for i in used if i < num_carry and isinstance(a := eqn.ins[i], Var))
+    live.update(eqn.outs[i] for i in used if i < num_carry)
+
+
+def _has_effect(eqn: Eqn) -> bool:
+    return bool(getattr(eqn.jax_eqn, "effects", ())) and not eqn.blocks
+
+
+def _sweep(block: Block, live: set[Var]) -> None:
+    kept = []
+    for eqn in block.eqns:
+        if not (any(v in live for v in eqn.outs) or _has_effect(eqn)):
+            continue
+        kept.append(eqn)
+        if eqn.kind == "scan":
+            _sweep_scan(eqn, live)
+        elif eqn.blocks:
+            keep = [i for i, v in enumerate(eqn.outs) if v in live]
+            eqn.outs = [eqn.outs[i] for i in keep]
+            for inner in eqn.blocks:
+                inner.outs = [inner.outs[i] for i in keep]
+        for inner in eqn.blocks:
+            _sweep(inner, live)
+    block.eqns = kept
+
+
+def _sweep_scan(eqn: Eqn, live: set[Var]) -> None:
+    body, num_carry = eqn.blocks[0], eqn.params["num_carry"]
+    keep_out = [i for i, v in enumerate(eqn.outs) if v in live]
+    carries = [i for i in keep_out if i < num_carry]
+    keep_in = [
+        *carries,
+        *(i for i in range(num_carry, len(body.ins)) if body.ins[i] in live),
+    ]
+    eqn.ins = [eqn.ins[i] for i in keep_in]
+    body.ins = [body.ins[i] for i in keep_in]
+    eqn.outs = [eqn.outs[i] for i in keep_out]
+    body.outs = [body.outs[i] for i in keep_out]
+    eqn.params = {**eqn.params, "num_carry": len(carries)}
+
+
+# -------------------------------------------------------------------------- initial parameters
+
+
+def initial_params(staged: Staged, key: jax.Array, flat_args: Sequence[Any]) -> dict[str, Any]:
+    """Initial values of all parameters, each with its declared structure.
+
+    Raises:
+        UnsupportedError: an initial value depends on a random choice or a loop's state.
+        DataError: an initial value is not finite, or outside of its support.
+    """
+    known = dict(zip(staged.block.ins, flat_args, strict=True))
+    values = {}
+    for decl in staged.params.values():
+        values[decl.name] = _initial(decl, key, known)
+    return values
+
+
+def _initial(decl: ParamDecl, key: jax.Array, known: dict[Var, Any]) -> Any:
+    import zlib
+
+    import equinox as eqx
+
+    info = decl.info
+    if info.initialiser is not None:
+        tree = info.initialiser(jax.random.fold_in(key, zlib.crc32(decl.name.encode())))
+        return jax.tree.map(lambda x: jax.numpy.asarray(x) if eqx.is_array(x) else x, tree)
+    missing = [i for i in range(info.treedef.num_leaves) if i not in decl.inits]
+    leaves = [
+        _evaluate(decl.inits[i], known, decl) if i not in missing else None
+        for i in range(info.treedef.num_leaves)
+    ]
+    for leaf in leaves:
+        if np.issubdtype(leaf.dtype, np.inexact) and not bool(
+            jax.numpy.all(info.support.check(leaf))
+        ):
+            raise DataError(
+                f"the initial value of parameter {decl.name!r} is not in its support",
+                where=decl.where,
+                because=f"the support is {info.support}, the value is {leaf}",
+                fix="start inside of the support",
+            )
+    return eqx.combine(jax.tree.unflatten(info.treedef, leaves), info.static)
+
+
+def _evaluate(atom: Atom, known: dict[Var, Any], decl: ParamDecl) -> Any:
+    """Compute a variable from the program's arguments, on demand."""
+    if isinstance(atom, Lit):
+        return jax.numpy.asarray(atom.val, atom.aval.dtype)
+    if atom not in known:
+        eqn = atom.eqn
+        if eqn is None or eqn.kind in ("site", "foreign_site") or eqn.blocks:
+            raise UnsupportedError(
+                f"the initial value of parameter {decl.name!r} is not known before the run",
+                where=decl.where,
+                because="it depends on a random choice, on another parameter, or on a loop's state",
+                fix="compute it from the program's arguments, or give a function `key -> value`",
+            )
+        args = [_evaluate(a, known, decl) for a in eqn.ins]
+        known.update(zip(eqn.outs, _compat.bind_eqn(eqn.jax_eqn, args), strict=True))
+    return known[atom]

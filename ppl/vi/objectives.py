@@ -1,0 +1,92 @@
+"""Variational objectives, each an ordinary program: read, copy, change.
+
+Each function here returns an `Objective` whose data are the observations and the programs'
+arguments, so that `vi.fit` needs nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from genjax.core import GFI
+from jax.scipy.special import logsumexp
+from jaxtyping import Array
+
+from ppl.compiler.objective import Objective
+from ppl.lang import density, sim
+from ppl.lang.check_guide import check_guide
+from ppl.lang.observed import Choices, merge_observed
+from ppl.vi.mean_field import mean_field
+
+
+def elbo(
+    model: GFI,
+    guide: GFI | None = None,
+    *,
+    observed: Choices,
+    args: tuple[Any, ...] = (),
+) -> Objective:
+    """Evidence lower bound, E_q[log p(z, y) - log q(z)] <= log p(y), in nats.
+
+    Args:
+        model: the generative program p.
+        guide: the variational family q over the model's unobserved choices; a mean-field one
+            if `None`.
+        observed: nested dictionaries from address to data, or to `masked(data, mask)`.
+        args: arguments of both programs.
+
+    Raises:
+        AddressError, ShapeError, SupportError, DataError: the guide does not fit the model, or
+            the data do not (see `check_guide`).
+
+    Source: Jordan et al. 1999; Kingma and Welling (arXiv 1312.6114).
+    """
+    guide = _checked(model, guide, observed, args)
+
+    def elbo(observed: Choices, args: tuple[Any, ...]) -> Array:
+        z, log_q = sim(guide)(*args)
+        return density(model)(merge_observed(z, observed), *args) - log_q
+
+    return Objective(elbo, "elbo", (observed, args), guide, args)
+
+
+def iwelbo(
+    model: GFI,
+    guide: GFI | None = None,
+    *,
+    particles: int,
+    observed: Choices,
+    args: tuple[Any, ...] = (),
+) -> Objective:
+    """Importance-weighted bound, E log (1/K) sum_k p(z_k, y) / q(z_k), in nats.
+
+    It is at least the ELBO, grows with the number of particles K, and tends to log p(y).
+
+    Args:
+        particles: K >= 1.
+        model, guide, observed, args: as for `elbo`.
+
+    Source: Burda, Grosse and Salakhutdinov (arXiv 1509.00519).
+    """
+    if particles < 1:
+        raise ValueError(f"iwelbo: particles must be at least 1, not {particles}")
+    guide = _checked(model, guide, observed, args)
+
+    def iwelbo(observed: Choices, args: tuple[Any, ...]) -> Array:
+        def log_weight(_: Array) -> Array:
+            z, log_q = sim(guide)(*args)
+            return density(model)(merge_observed(z, observed), *args) - log_q
+
+        log_weights = jax.vmap(log_weight)(jnp.arange(particles))
+        return logsumexp(log_weights) - jnp.log(particles)
+
+    return Objective(iwelbo, f"iwelbo({particles})", (observed, args), guide, args)
+
+
+def _checked(model: GFI, guide: GFI | None, observed: Choices, args: tuple[Any, ...]) -> GFI:
+    if guide is None:
+        return mean_field(model, observed=observed, args=args)
+    check_guide(model, guide, observed, args)
+    return guide
