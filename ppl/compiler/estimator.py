@@ -54,11 +54,17 @@ class Estimator:
     # ------------------------------------------------------------------------------- staging
 
     def _program(self, data: tuple[Any, ...]) -> tuple[Staged, Plan]:
-        """The staged program and its plan at the shapes of the data."""
-        leaves, tree = jax.tree.flatten(data)
-        name = (tree, *((jnp.shape(x), jnp.result_type(x)) for x in leaves))
+        """The staged program and its plan at the shapes of the data.
+
+        Numbers that are no arrays (sizes, flags) are part of the program, as are strings and
+        functions.
+        """
+        arrays, static = _split(data)
+        leaves = jax.tree.leaves(arrays)
+        shapes = tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
+        name = (jax.tree.structure(arrays), shapes, *_hashable(static))
         if name not in self._programs:
-            staged = stage(self.objective, *data)
+            staged = stage(lambda arrays: self.objective(*eqx.combine(arrays, static)), arrays)
             _check_scalar(self.objective.name, staged)
             plan = make_plan(staged, self._strategies)
             self._report_kinks(plan)
@@ -114,7 +120,7 @@ class Estimator:
         """
         data = data or self.objective.data
         staged, _ = self._program(data)
-        return initial_params(staged, key, jax.tree.leaves(data))
+        return initial_params(staged, key, jax.tree.leaves(_split(data)[0]))
 
     def unconstrain(self, params: Params, *data: Any) -> Params:
         """The trainable part of the parameters, mapped to unconstrained reals.
@@ -172,7 +178,7 @@ class Estimator:
     ) -> tuple[Array, dict[str, Array]]:
         staged, plan = self._program(data)
         _check_params(staged, params)
-        env = dict(zip(staged.block.ins, map(jnp.asarray, jax.tree.leaves(data)), strict=True))
+        env = dict(zip(staged.block.ins, map(jnp.asarray, jax.tree.leaves(_split(data)[0])), strict=True))
         env.update(param_leaves(staged, params))
         n = self.num_samples(*data)
 
@@ -213,6 +219,16 @@ class Estimator:
         _, seen = self._run(key, params, data, means, probe=True)
         shares = {n: float(x) for n, x in seen.items() if n not in means}
         return next((n for n, share in shares.items() if not share == 0), None)
+
+
+def _split(data: tuple[Any, ...]) -> tuple[Any, Any]:
+    """Arrays and real numbers, and all else, each with `None` in place of the other."""
+    return eqx.partition(data, lambda x: eqx.is_array_like(x) and not isinstance(x, bool | int))
+
+
+def _hashable(static: Any) -> tuple[Any, ...]:
+    leaves, tree = jax.tree.flatten(static)
+    return tree, *leaves
 
 
 def _check_scalar(name: str, staged: Staged) -> None:

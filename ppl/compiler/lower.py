@@ -61,9 +61,13 @@ class Frame:
     factors: dict[Source, Factor] = field(default_factory=dict)
     joints: dict[Any, Array] = field(default_factory=dict)
     """probability tables computed so far in this block"""
+    transitions: dict[Source, Factor] = field(default_factory=dict)
+    """of Markov chains made by earlier loops: each step's table given the step before"""
 
     def inside(self, keys: Keys) -> Frame:
-        return Frame(keys, dict(self.logp), dict(self.factors), dict(self.joints))
+        return Frame(
+            keys, dict(self.logp), dict(self.factors), dict(self.joints), self.transitions
+        )
 
 
 class Lowering:
@@ -449,12 +453,14 @@ class _Loop:
         self.plain_xs = [i for i in range(n, len(body.ins)) if body.ins[i] in region.plain]
         self.plain_ys = [i for i in range(n, len(eqn.outs)) if eqn.outs[i] in region.plain]
         self.boxed_ys = [i for i in range(n, len(eqn.outs)) if eqn.outs[i] in region.boxed]
-        known = plan.charged | plan.tabulated
-        mine = [s for s in known if getattr(s, "loop", None) is eqn]
+        mine = [s for s in plan.sources if getattr(s, "loop", None) is eqn]
         self.pasts = [s for s in mine if isinstance(s, Past) and s in plan.charged]
+        ages = {s: i for i, s in enumerate([*frame.factors, *frame.logp])}
         self.slices = [s for s in mine if isinstance(s, Sliced)]
+        self.slices.sort(key=lambda s: ages[s.inner])
         self.stacked = [s for s in mine if isinstance(s, Stacked) and s in plan.charged]
         self.tabled = [s for s in mine if isinstance(s, Stacked) and s in plan.tabulated]
+        self.chains = [s for s in self.tabled if plan.remembers(eqn, s.inner)]
         self.states = plan.loop_states(eqn)
         self.draws = bool(draw_counts(body))
 
@@ -619,7 +625,9 @@ class _Loop:
     def _slice(self, source: Sliced) -> Array:
         """What each step sees of an outer choice's log-probability or probabilities."""
         if source in self.low.plan.tabulated:
-            factor = self.frame.factors[source.inner]
+            chain = self.low.plan.is_chain(source)
+            known = self.frame.transitions if chain else self.frame.factors
+            factor = known[source.inner]
             lane = factor.lanes[source.inner][source.lane].axis
             self.slice_factors[source] = (factor, lane)
             return jnp.moveaxis(factor.table.array, len(factor.table.axes) + lane, 0)
@@ -639,10 +647,11 @@ class _Loop:
             low.boxed[body.ins[i]] = array
         for past, array in zip(self.pasts, carry["pasts"], strict=True):
             frame.logp[past] = Val(array, self._past_axes(past))
-        for source, array in zip(self.slices, x["slices"], strict=True):
-            self._publish_slice(frame, source, array)
+        # Parents first: the joint probabilities are built from the newest choice back.
         if self.states:
             self._publish_state(frame, carry["state"], self.states)
+        for source, array in zip(self.slices, x["slices"], strict=True):
+            self._publish_slice(frame, source, array)
         low.block(body, frame)
         after = dict(
             plain=[self._leaving(i) for i in self.plain_carry],
@@ -672,6 +681,8 @@ class _Loop:
         factor, lane = self.slice_factors[source]
 
         def rest(s: Source, alignment: Alignment) -> tuple[Source, Alignment]:
+            if isinstance(s, Past):  # a chain's step before: what this loop remembers
+                return Past(self.eqn, source), rest(source.inner, factor.lanes[source.inner])[1]
             at = next((i for i, e in enumerate(alignment) if e is not None and e.axis == lane), -1)
             moved = tuple(
                 Along(e.axis - (e.axis > lane)) if e is not None else None
@@ -739,8 +750,23 @@ class _Loop:
             boxed=[low.estimate_of(body.outs[i]) for i in self.boxed_ys],
             stacked=[v.array for v in stacked],
             table=table,
+            transitions=[self._transition(frame, s.inner) for s in self.chains],
             seen=dict(low.seen),
         )
+
+    def _transition(self, frame: Frame, source: Source) -> Array:
+        """`[*given, *before, *now, *lanes]`: a chain's step given the step before."""
+        axes = (*self.states, source)
+        wanted = {s: self._lanes_of(s) for s in axes}
+        lanes = self._lanes_of(source)
+        known = frame.factors
+        ones = {
+            s: Factor(Val(jnp.ones(self.low.plan.axis_size(s)), (s,)), (s,), {s: ()})
+            for s in self.states
+        }
+        apart = Frame(frame.keys, factors={**known, **ones})
+        wanted.update((s, ()) for s in self.states)
+        return self._weights((*self.given, *axes), wanted, apart, len(lanes))
 
     # ------------------------------------------------------------------------------- after
 
@@ -772,6 +798,15 @@ class _Loop:
             self._publish_state(frame, carry["state"], [Final(eqn, s.inner) for s in self.states])
         if self.tabled:
             self._publish_table(ys["table"])
+        for source, table in zip(self.chains, ys["transitions"], strict=True):
+            before = tuple(Past(eqn, source) for _ in self.states)
+            axes = (*self.given, *before, source)
+            lanes = tuple(Along(i) for i in range(table.ndim - len(axes)))
+            frame.transitions[source] = Factor(
+                Val(jnp.moveaxis(table, 0, len(axes)), axes),
+                (source,),
+                {**{g: () for g in self.given}, **{b: lanes for b in before}, source: lanes},
+            )
         low.seen.update({name: jnp.mean(x) for name, x in ys["seen"].items()})
 
     def _publish_table(self, table: Array) -> None:

@@ -65,10 +65,15 @@ class Plan:
     joint: set[Eqn]
     analysis: Analysis
     region: Region
-    charged: set[Source] = field(default_factory=set)
-    tabulated: set[Source] = field(default_factory=set)
+    charged: dict[Source, None] = field(default_factory=dict)
+    tabulated: dict[Source, None] = field(default_factory=dict)
     cost_names: dict[Var, str] = field(default_factory=dict)
     kinks: list[Kink] = field(default_factory=list)
+
+    @property
+    def sources(self) -> list[Source]:
+        """All sources that the costs need, each once, in a fixed order."""
+        return list(self.charged | self.tabulated)
 
     def lane_sizes(self, eqn: Eqn) -> tuple[int, ...]:
         """Sizes of a choice's own lanes."""
@@ -112,6 +117,52 @@ class Plan:
         carries = loop.blocks[0].ins
         leaving = self.analysis.states[loop]
         return [i for v, i in zip(carries, leaving, strict=False) if v in self.region.plain]
+
+    def remembers(self, loop: Eqn, source: Source) -> bool:
+        """Whether a choice in a loop depends on the loop's enumerated state."""
+        seen: set[Source] = set()
+        todo = [source]
+        while todo:
+            s = todo.pop()
+            if isinstance(s, Past) and s.loop is loop:
+                return True
+            if s not in seen:
+                seen.add(s)
+                if isinstance(s, Site):
+                    todo += self.analysis.params_of[s.eqn].axes
+                elif not isinstance(s, Past):
+                    todo.append(s.inner)
+        return False
+
+    def is_chain(self, source: Source) -> bool:
+        """Whether a loop scans the steps of a Markov chain that an earlier loop made, and
+        remembers the step before: then it needs transition probabilities, not marginals."""
+        if not (isinstance(source, Sliced) and isinstance(source.inner, Stacked)):
+            return False
+        made = source.inner
+        return Past(source.loop, source) in self.loop_states(source.loop) and self.remembers(
+            made.loop, made.inner
+        )
+
+    def chain_trouble(self, source: Sliced) -> str | None:
+        """Why the transition probabilities of such a chain cannot be had, or `None`."""
+        made, loop = source.inner, source.loop
+        assert isinstance(made, Stacked)
+        first, second = self.analysis.starts.get(made.loop), self.analysis.starts.get(loop)
+        together = [s for s in self.tabulated if isinstance(s, Stacked) and s.loop is made.loop]
+        simple = (
+            self.loop_states(made.loop) == [Past(made.loop, made.inner)]
+            and together == [made]
+            and source.lane == 0
+            and made.loop.params["reverse"] == loop.params["reverse"]
+            and [*(first or {}).values()] == [*(second or {}).values()]
+        )
+        if simple:
+            return None
+        return (
+            f"the loop at {loop.where} remembers steps of the chain made by the loop at "
+            f"{made.loop.where}, and the two loops do not run alike over one state"
+        )
 
     def parents(self, source: Source, factors: Mapping[Source, Any]) -> list[Source]:
         """The enumerated choices that a choice's probabilities depend on."""
@@ -291,6 +342,9 @@ def _trouble(
             if any(n > 1 for n in _lanes(s.inner, plan)) and _state_mixes(leaving, s.inner, plan):
                 return site_of(s), f"the state of the loop at {loop.where} combines its lanes", True
     _collect(plan)
+    for source in plan.tabulated:
+        if plan.is_chain(source) and (because := plan.chain_trouble(source)):
+            return site_of(source), because, False
     return plan
 
 
@@ -325,7 +379,7 @@ def _collect(plan: Plan) -> None:
     while score:
         source = score.pop()
         if source not in plan.charged:
-            plan.charged.add(source)
+            plan.charged[source] = None
             if not isinstance(source, Site):
                 score.append(source.inner)
             # A score choice drawn per value of an enumerated one brings that axis along.
@@ -333,7 +387,7 @@ def _collect(plan: Plan) -> None:
     while axes:
         source = axes.pop()
         if source not in plan.tabulated:
-            plan.tabulated.add(source)
+            plan.tabulated[source] = None
             if isinstance(source, Site):
                 axes += plan.analysis.params_of[source.eqn].axes
             else:

@@ -88,5 +88,5 @@ from ppl.lang.trace_type import trace_type as trace_type
 
 # Source lines in errors are the user's: not ours, and not those of what stands between.
 for _path in (Path(__file__).parent.parent, Path(genjax.__file__).parent):
-    _compat.hide_frames_of(str(_path))
+    _compat.hide_frames_of(f"{_path}/")
 _compat.hide_frames_of("<@beartype")

@@ -198,9 +198,12 @@ class Branch(Combinators, GFI):
             return self._select(taken, choices, path)
         merged = {}
         for address in dict.fromkeys(a for c in choices for a in c):
-            having = [(t, c[address]) for t, c in zip(taken, choices, strict=True) if address in c]
-            inner = "/".join(filter(None, [path, address]))
-            merged[address] = self._select_choices(*map(list, zip(*having, strict=True)), inner)
+            having = [i for i, c in enumerate(choices) if address in c]
+            merged[address] = self._select_choices(
+                [taken[i] for i in having],
+                [choices[i][address] for i in having],
+                "/".join(filter(None, [path, address])),
+            )
         return merged
 
     def _select(self, taken: Any, values: Any, address: str) -> Array:

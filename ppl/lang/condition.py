@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 import genjax
-from genjax.core import GFI, Selection, Tr, get_choices, sel
+from genjax.core import GFI, Selection, Tr, get_choices, get_fixed_choices, sel
 from jaxtyping import Array
 
 from ppl.errors import UnsupportedError
@@ -49,12 +49,13 @@ def condition(program: GFI, observed: Choices) -> Conditioned:
 class ConditionedTr(Tr):
     """A trace whose choices leave out the observed ones."""
 
+    _gen_fn: Conditioned
+
     def get_choices(self) -> Any:
         return without_observed(get_choices(self._choices), self._gen_fn.observed)
 
     def get_fixed_choices(self) -> Any:
-        fixed = genjax.core.get_fixed_choices(self._choices)
-        return without_observed(fixed, self._gen_fn.observed)
+        return without_observed(get_fixed_choices(self._choices), self._gen_fn.observed)
 
 
 @genjax.Pytree.dataclass

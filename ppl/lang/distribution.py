@@ -106,6 +106,12 @@ class Distribution(Combinators, genjax.Distribution):
         weight = jnp.sum(jnp.where(x.observed_lanes(lanes.ndim), lanes, 0))
         return genjax.core.Tr(self, (args, kwargs), full, full, -jnp.sum(lanes)), weight
 
+    def update(self, tr: Any, x_: Any, *args: Any, **kwargs: Any) -> tuple[Any, Array, Any]:
+        """As in GenJAX, with the shape of a new value checked."""
+        if x_ is not None:
+            self.check_shape(x_, *args, **kwargs)
+        return super().update(tr, x_, *args, **kwargs)
+
     @property
     def takes_value(self) -> bool:
         return True
@@ -147,9 +153,10 @@ def _broadcasts_to(batch: tuple[int, ...], lanes: tuple[int, ...]) -> bool:
 
 def make_distribution(family: Family, strategy: Any = None) -> Distribution:
     """The distribution of a family."""
+    unused: Any = genjax.const(None)  # GenJAX's fields, which our methods replace
     return Distribution(
-        _sample=genjax.const(None),
-        _logpdf=genjax.const(None),
+        _sample=unused,
+        _logpdf=unused,
         name=genjax.const(family.name),
         family=genjax.const(family),
         strategy=genjax.const(strategy),

@@ -19,7 +19,7 @@ class Combinators:
     """
 
     def vmap(
-        self,
+        self: Any,
         in_axes: int | tuple[int | None, ...] | Sequence[Any] | None = 0,
         axis_size: int | None = None,
         axis_name: str | None = None,
@@ -31,19 +31,19 @@ class Combinators:
         del axis_name, spmd_axis_name  # GenJAX's interface; collectives do not cross choices
         return plate(self, size=axis_size, in_axes=in_axes)
 
-    def repeat(self, n: int) -> Any:
+    def repeat(self: Any, n: int) -> Any:
         """`n` independent runs with the same arguments."""
         from ppl.lang.plate import plate
 
         return plate(self, size=n, in_axes=None)
 
-    def mask(self, flag: Any) -> Any:
+    def mask(self: Any, flag: Any) -> Any:
         """Count the log-density only where `flag` is true: see `mask`."""
         from ppl.lang.mask import mask
 
         return mask(self, flag)
 
-    def cond(self, other: Any) -> Any:
+    def cond(self: Any, other: Any) -> Any:
         """`self.cond(other)(flag, *args)`: this program where `flag`, else `other`."""
         from ppl.lang.branch import cond
 

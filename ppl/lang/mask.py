@@ -100,7 +100,7 @@ class MaskedDistribution(Combinators, genjax.Distribution):
 
     @staticmethod
     def of(distribution: genjax.Distribution, mask: Mask) -> MaskedDistribution:
-        unused = genjax.const(None)  # GenJAX's fields, which the methods below replace
+        unused: Any = genjax.const(None)  # GenJAX's fields, which the methods below replace
         return MaskedDistribution(unused, unused, distribution.name, distribution, mask)
 
     @property
@@ -142,12 +142,13 @@ class MaskedDistribution(Combinators, genjax.Distribution):
         return self._trace(x, args, kwargs), logp
 
     def assess(self, x: Any, *args: Any, **kwargs: Any) -> tuple[Array, Array]:
-        if isinstance(self.distribution, Distribution):
-            self.distribution.check_shape(x, *args, **kwargs)
+        self._check_shape(x, args, kwargs)
         return self.logpdf(x, *args, **kwargs), self._seen(x, args, kwargs)
 
     def update(self, tr: Tr, x_: Any, *args: Any, **kwargs: Any) -> tuple[Tr, Array, Any]:
         old = get_choices(tr)
+        if x_ is not None:
+            self._check_shape(x_, args, kwargs)
         new = self._trace(old if x_ is None else x_, args, kwargs)
         return new, tr.get_score() - new.get_score(), old
 
@@ -164,7 +165,8 @@ class MaskedDistribution(Combinators, genjax.Distribution):
 
     def _seen(self, x: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The value as the rest of the program sees it."""
-        return x if self.density_mask.active is None else self._safe(x, self.density_mask.active, args, kwargs)
+        active = self.density_mask.active
+        return x if active is None else self._safe(x, active, args, kwargs)
 
     def _safe(self, x: Any, keep: Array, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """`x` where `keep` is true, else some element of the support."""
@@ -177,6 +179,10 @@ class MaskedDistribution(Combinators, genjax.Distribution):
         self._check(x.shape[: x.ndim - len(event)])
         example = lax.stop_gradient(family.support_of(params).example(event)).astype(x.dtype)
         return jnp.where(jnp.reshape(keep, keep.shape + (1,) * len(event)), x, example)
+
+    def _check_shape(self, x: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if isinstance(self.distribution, Distribution):
+            self.distribution.check_shape(x, *args, **kwargs)
 
     def _check(self, lanes: tuple[int, ...]) -> None:
         flags = self.density_mask.counted.shape

@@ -116,18 +116,18 @@ def merge_observed(choices: Choices, observed: Choices, *, partial: bool = False
 
 
 def _merge(given: Any, observed: Any, path: str, partial: bool) -> Any:
-    absent = given is None or (isinstance(given, dict) and not given)
+    absent = given is None or _is_empty(given)
     if isinstance(observed, dict):
-        given = {} if absent else given
-        if not isinstance(given, dict):
+        inner = {} if absent else given
+        if not isinstance(inner, dict):
             raise AddressError(
                 "a value was given where the observations have a dictionary",
                 address=path,
                 because=f"the observed addresses there are {sorted(observed)}",
                 fix="nest the choices as the program nests them",
             )
-        merged = {a: _merge(given.get(a), o, _join(path, a), partial) for a, o in observed.items()}
-        return {**given, **merged}
+        merged = {a: _merge(inner.get(a), o, _join(path, a), partial) for a, o in observed.items()}
+        return {**inner, **merged}
     if not isinstance(observed, PartlyObserved):
         if not absent:
             raise AddressError(
@@ -155,7 +155,7 @@ def without_observed(choices: Choices, observed: Choices) -> Choices:
     if not isinstance(choices, dict):
         return choices
     rest = {a: without_observed(c, observed.get(a)) for a, c in choices.items()}
-    return {a: c for a, c in rest.items() if not (isinstance(c, dict) and not c)}
+    return {a: c for a, c in rest.items() if not _is_empty(c)}
 
 
 def check_data(observed: Choices) -> None:
@@ -184,7 +184,8 @@ def check_data(observed: Choices) -> None:
                 because=f"{int(missing.sum())} of {missing.size} entries are NaN, the first at "
                 f"index {first}",
                 fix="observe masked(values, ~numpy.isnan(values)), and let the guide choose the "
-                "missing entries"
+                "missing entries; or, if the program masks them itself (normal.mask(present)), "
+                "fill them with numpy.nan_to_num"
                 if whole
                 else "leave those entries out of the mask",
             )
@@ -212,6 +213,10 @@ def leading_sizes(choices: Choices) -> dict[str, tuple[int, ...]]:
         for address, value in flat_choices(choices).items()
         for leaf in jax.tree.leaves(value)
     }
+
+
+def _is_empty(choices: Choices) -> bool:
+    return isinstance(choices, dict) and not choices
 
 
 def _join(path: str, address: Any) -> str:

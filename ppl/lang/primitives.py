@@ -88,7 +88,8 @@ site_p = _compat.new_primitive(
 
 def draw(key: Array, params: list[Array], *, family: Family, names, shape, **_: Any) -> Array:
     """Draw the value of a `site_p` equation."""
-    return family.sample(key, tuple(shape), **dict(zip(names, params, strict=True)))
+    named = {n: jnp.asarray(p) for n, p in zip(names, params, strict=True)}  # constants are NumPy's
+    return family.sample(key, tuple(shape), **named)
 
 
 # ------------------------------------------------------------------------------ log-density
@@ -112,7 +113,8 @@ def log_density_values(value: Array, *params: Array, family: Family, names, even
     """What a `log_density_p` equation computes."""
     value, *params = map(jnp.asarray, (value, *params))  # JAX hands over literals as floats
     shape = _batch_shape(value.shape, [p.shape for p in params], family, names, event_ndims)
-    out = family.log_density(value, **dict(zip(names, params, strict=True)))
+    named = {n: jnp.asarray(p) for n, p in zip(names, params, strict=True)}
+    out = family.log_density(jnp.asarray(value), **named)
     return jnp.broadcast_to(out, shape)
 
 

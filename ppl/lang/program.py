@@ -92,7 +92,7 @@ class _Source:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         checked = _Scoped(handler_stack[-1])
-        handler_stack.append(checked)
+        handler_stack.append(checked)  # type: ignore[arg-type]
         try:
             result = self.fn(*args, **kwargs)
         finally:

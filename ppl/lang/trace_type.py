@@ -113,13 +113,14 @@ def _is_abstract(x: Any) -> bool:
 
 
 def _choice_type(aval: Any, sites: list[Eqn]) -> ChoiceType:
-    known = dict(shape=tuple(aval.shape), dtype=np.dtype(aval.dtype))
+    shape, dtype = tuple(aval.shape), np.dtype(aval.dtype)
     if not sites:
-        return ChoiceType(**known, support=None, distribution="unknown", where=None)
+        return ChoiceType(shape, dtype, support=None, distribution="unknown", where=None)
     names = dict.fromkeys(eqn.params["family"].name for eqn in sites)
     supports, known_now = zip(*map(_support_at, sites), strict=True)
     return ChoiceType(
-        **known,
+        shape,
+        dtype,
         support=union(supports),
         distribution="/".join(names),
         where=_compat.source_line(sites[0].params["source"]),
@@ -132,13 +133,12 @@ def _support_at(eqn: Eqn) -> tuple[Support, bool]:
     family = eqn.params["family"]
     if isinstance(family.support, Support):
         return family.support, True
-    params = dict(zip(eqn.params["names"], eqn.ins, strict=True))
-    known = {n: np.asarray(a.val) for n, a in params.items() if _is_known(a)}
-    unknown = {
-        n: jax.ShapeDtypeStruct(a.aval.shape, a.aval.dtype)
-        for n, a in params.items()
-        if not _is_known(a)
-    }
+    known, unknown = {}, {}
+    for name, atom in zip(eqn.params["names"], eqn.ins, strict=True):
+        if isinstance(atom, Lit) and _compat.is_concrete(atom.val):
+            known[name] = np.asarray(atom.val)
+        else:
+            unknown[name] = jax.ShapeDtypeStruct(atom.aval.shape, atom.aval.dtype)
     if not unknown:
         return family.support_of(known), True
     found: list[Support] = []
@@ -146,7 +146,3 @@ def _support_at(eqn: Eqn) -> tuple[Support, bool]:
     # at them. Only what is static in the support may be used afterwards.
     jax.eval_shape(lambda values: found.append(family.support_of({**known, **values})), unknown)
     return found[0], False
-
-
-def _is_known(atom: Any) -> bool:
-    return isinstance(atom, Lit) and _compat.is_concrete(atom.val)

@@ -10,7 +10,7 @@ import pytest
 
 from ppl.errors import AddressError, ShapeError
 from ppl.lang.branch import cond, switch
-from ppl.lang.density import density, sim
+from ppl.lang.density import density
 from ppl.lang.distributions.flip import flip
 from ppl.lang.distributions.normal import normal
 from ppl.lang.distributions.uniform import uniform
@@ -120,11 +120,10 @@ def test_nested_branches_and_lanes(key):
     lanes = plate(nested)
     flags = jnp.array([True, False, True])
     tr = seed(lanes.simulate)(key, flags, ~flags, jnp.arange(3.0))
+    choices = tr.get_choices()["inner"]
     single = [
-        density(nested)(
-            jax.tree.map(lambda v: v[i], tr.get_choices()), flags[i], ~flags[i], 1.0 * i
-        )
-        for i in range(3)
+        density(nested)({"inner": {"z": z, "w": w}}, flag, ~flag, x)
+        for z, w, flag, x in zip(choices["z"], choices["w"], flags, jnp.arange(3.0), strict=True)
     ]
     np.testing.assert_allclose(-tr.get_score(), sum(single), rtol=1e-5)
 

@@ -78,7 +78,7 @@ def test_observed_choices_are_not_regenerated(key):
 
     def run():
         tr = given.simulate(0.3)
-        new, weight, _ = given.regenerate(tr, genjax.sel(()), 0.3)
+        new, _, _ = given.regenerate(tr, genjax.sel(()), 0.3)
         return tr._choices.get_choices()["a"], new._choices.get_choices()["a"]
 
     old, new = seed(run)(key)

@@ -148,7 +148,7 @@ ERRORS = {
 def test_wrong_sizes_are_refused(name):
     run, message = ERRORS[name]
     with pytest.raises(ShapeError, match=message):
-        jax.eval_shape(lambda: jnp.zeros(()) if run() is None else jnp.zeros(()))
+        jax.eval_shape(lambda: run() and None)
 
 
 def test_errors_name_the_full_address():

@@ -135,7 +135,7 @@ def in_custom_vjp():
 
 
 def in_vmap():
-    return jax.vmap(lambda x: x + draw())(jnp.zeros(3))
+    return jax.vmap(lambda x: normal.sample(x, 1.0))(jnp.zeros(3))
 
 
 def in_vmap_without_mapped_parameters():

@@ -34,7 +34,7 @@ def _log_density(value: Array, logits: Array | None = None, probs: Array | None 
     inside = value == index
     # Indexing the lanes one by one keeps `weights` from being copied for each enumerated value.
     lanes = np.ix_(*(np.arange(n) for n in weights.shape[:-1]))
-    chosen = weights.at[(*lanes, index)].get(mode="promise_in_bounds")
+    chosen = jnp.asarray(weights).at[(*lanes, index)].get(mode="promise_in_bounds")
     if probs is not None:
         return only_where(inside, safe_log(chosen))
     # A logit of -inf: the category's gradient must be 0, not that of the other logits.

@@ -11,7 +11,7 @@ from tensorflow_probability.substrates import jax as tfp
 
 from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions._gamma import log_gamma_draw
-from ppl.lang.distributions._safe import only_where, tiny, xlogy
+from ppl.lang.distributions._safe import only_where, xlogy
 from ppl.lang.family import Family
 from ppl.lang.supports import positive
 
@@ -21,9 +21,10 @@ def _log_draw(key: Array, shape: tuple[int, ...], concentration: Array, other: A
     return log_gamma_draw(key, shape, concentration.astype(dtype))
 
 
-def _positive(x: Array) -> Array:
-    """`x` kept inside of the support, where a draw would underflow or overflow."""
-    return jnp.clip(x, tiny(x.dtype), jnp.finfo(x.dtype).max)
+def _exp(log_x: Array) -> Array:
+    """`exp log_x` kept inside of the support, where a draw would underflow or overflow."""
+    limits = jnp.finfo(log_x.dtype)
+    return jnp.exp(jnp.clip(log_x, 0.999 * jnp.log(limits.tiny), 0.999 * jnp.log(limits.max)))
 
 
 def _sample(
@@ -35,7 +36,7 @@ def _sample(
 ) -> Array:
     if log_rate is None:
         log_rate = jnp.log(rate)
-    return _positive(jnp.exp(_log_draw(key, shape, concentration, log_rate) - log_rate))
+    return _exp(_log_draw(key, shape, concentration, log_rate) - log_rate)
 
 
 def _log_density(
@@ -68,14 +69,14 @@ gamma = make_distribution(
 )
 """`gamma(concentration, rate)`: positive numbers with mean `concentration / rate`.
 
-Draws that underflow (concentrations well below 0.1) are the smallest positive number, with
-gradient 0."""
+Draws that underflow (concentrations well below 0.1) are some tiny positive number, with gradient
+0."""
 
 
 def _inverse_sample(
     key: Array, shape: tuple[int, ...], concentration: Array, scale: Array
 ) -> Array:
-    return _positive(jnp.exp(jnp.log(scale) - _log_draw(key, shape, concentration, scale)))
+    return _exp(jnp.log(scale) - _log_draw(key, shape, concentration, scale))
 
 
 def _inverse_log_density(value: Array, concentration: Array, scale: Array) -> Array:
@@ -106,7 +107,7 @@ mean is `scale / (concentration - 1)`."""
 
 
 def _chi2_sample(key: Array, shape: tuple[int, ...], df: Array) -> Array:
-    return _positive(2 * jnp.exp(log_gamma_draw(key, shape, df / 2)))
+    return _exp(math.log(2) + log_gamma_draw(key, shape, df / 2))
 
 
 def _chi2_log_density(value: Array, df: Array) -> Array:

@@ -145,7 +145,7 @@ def _drop_axis(shape: tuple[int, ...], rank: int) -> tuple[int, ...]:
 
 def _choose(param: Array, index: Array, rank: int, ndim: int) -> Array:
     """The chosen component's entry of a parameter, for each of `ndim` batch axes."""
-    param = param.reshape((1,) * (ndim + 1 + rank - param.ndim) + param.shape)
+    param = jnp.reshape(param, (1,) * (ndim + 1 + rank - param.ndim) + param.shape)
     if param.shape[ndim] == 1:
         return jnp.squeeze(param, ndim)
     lanes = np.ix_(*(np.arange(n) for n in param.shape[:ndim]))

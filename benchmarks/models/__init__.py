@@ -1,0 +1,1 @@
+"""One file per model, with `ours()` and `by_hand()`."""
