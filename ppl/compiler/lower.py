@@ -460,7 +460,8 @@ class _Loop:
         self.slices.sort(key=lambda s: ages[s.inner])
         self.stacked = [s for s in mine if isinstance(s, Stacked) and s in plan.charged]
         self.tabled = [s for s in mine if isinstance(s, Stacked) and s in plan.tabulated]
-        self.chains = [s for s in self.tabled if plan.remembers(eqn, s.inner)]
+        chains = {s.inner for s in plan.tabulated if plan.is_chain(s)}
+        self.chains = [s for s in self.tabled if s in chains]
         self.states = plan.loop_states(eqn)
         self.draws = bool(draw_counts(body))
 
