@@ -158,8 +158,8 @@ def _dynamic_update_slice(eqn: Eqn, operand: int) -> AxisMap:
     if operand > 1:
         return [None] * _ndim(eqn, operand)
     full, part = eqn.ins[0].aval.shape, eqn.ins[1].aval.shape
-    return [i if full[i] == part[i] else None for i in range(len(full))] if operand else _same(
-        eqn, 0
+    return (
+        [i if full[i] == part[i] else None for i in range(len(full))] if operand else _same(eqn, 0)
     )
 
 

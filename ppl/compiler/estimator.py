@@ -15,7 +15,7 @@ from ppl.compiler import boxes
 from ppl.compiler.explain import Explanation, explain
 from ppl.compiler.lower import Lowering
 from ppl.compiler.objective import Objective, as_objective
-from ppl.compiler.plan import Plan, make_plan
+from ppl.compiler.plan import CannotEnumerate, Plan, make_plan
 from ppl.errors import AddressError, BiasWarning, ShapeError, StrategyError, suggestion
 from ppl.lang.seed import param_leaves
 from ppl.lang.staged import ParamDecl, Staged, initial_params, stage
@@ -59,11 +59,9 @@ class Estimator:
         Numbers that are no arrays (sizes, flags) are part of the program, as are strings and
         functions.
         """
-        arrays, static = _split(data)
-        leaves = jax.tree.leaves(arrays)
-        shapes = tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
-        name = (jax.tree.structure(arrays), shapes, *_hashable(static))
+        name = _shapes(data)
         if name not in self._programs:
+            arrays, static = _split(data)
             staged = stage(lambda arrays: self.objective(*eqx.combine(arrays, static)), arrays)
             _check_scalar(self.objective.name, staged)
             plan = make_plan(staged, self._strategies)
@@ -71,16 +69,30 @@ class Estimator:
             self._programs[name] = staged, plan
         return self._programs[name]
 
+    def _replan(self, data: tuple[Any, ...], error: CannotEnumerate) -> None:
+        """Plan again without a planned enumeration that turned out to be impossible."""
+        staged, plan = self._program(data)
+        if error.site in plan.asked:
+            raise error
+        refused = {**plan.refused, error.site: f"not enumerated: {error.because}"}
+        self._programs[_shapes(data)] = staged, make_plan(staged, self._strategies, refused)
+
     def _report_kinks(self, plan: Plan) -> None:
         for kink in plan.kinks:
             address = kink.site.params["address"]
+            fix = (
+                f"strategies={{'{address}': 'score'}}"
+                if kink.can_score
+                else "compare a score choice that moves with the parameter with a constant, "
+                "normal.score(theta, 1.0) > 0"
+            )
             error = StrategyError(
-                "the gradient through a reparameterised choice is biased",
+                "the gradient of a discontinuous function of a random choice is biased",
                 address=address,
                 where=kink.where,
                 because=f"'{kink.operation}' jumps, and a pathwise derivative does not see jumps",
-                fix=f"strategies={{'{address}': 'score'}}; or assume_continuous(f) around it, if "
-                "the function as a whole is continuous",
+                fix=f"{fix}; or assume_continuous(f) around it, if the function as a whole is "
+                "continuous",
             )
             if self.strict:
                 raise error
@@ -176,9 +188,20 @@ class Estimator:
     def _run(
         self, key: jax.Array, params: Params, data: tuple[Any, ...], means: Any, probe: bool = False
     ) -> tuple[Array, dict[str, Array]]:
+        while True:
+            try:
+                return self._lower(key, params, data, means, probe)
+            except CannotEnumerate as error:
+                self._replan(data, error)
+
+    def _lower(
+        self, key: jax.Array, params: Params, data: tuple[Any, ...], means: Any, probe: bool
+    ) -> tuple[Array, dict[str, Array]]:
         staged, plan = self._program(data)
+        params = _with_arrays(params)
         _check_params(staged, params)
-        env = dict(zip(staged.block.ins, map(jnp.asarray, jax.tree.leaves(_split(data)[0])), strict=True))
+        arrays = [jnp.asarray(x) for x in jax.tree.leaves(_split(data)[0])]
+        env = dict(zip(staged.block.ins, arrays, strict=True))
         env.update(param_leaves(staged, params))
         n = self.num_samples(*data)
 
@@ -201,7 +224,7 @@ class Estimator:
         The gradient is with respect to the parameters in their own supports; it has `None` for
         what does not train.
         """
-        dynamic, static = eqx.partition(params, eqx.is_inexact_array)
+        dynamic, static = eqx.partition(_with_arrays(params), eqx.is_inexact_array)
 
         def surrogate(dynamic: Params) -> Array:
             return self.surrogate(key, eqx.combine(dynamic, static), *data)
@@ -226,9 +249,13 @@ def _split(data: tuple[Any, ...]) -> tuple[Any, Any]:
     return eqx.partition(data, lambda x: eqx.is_array_like(x) and not isinstance(x, bool | int))
 
 
-def _hashable(static: Any) -> tuple[Any, ...]:
-    leaves, tree = jax.tree.flatten(static)
-    return tree, *leaves
+def _shapes(data: tuple[Any, ...]) -> tuple[Any, ...]:
+    """All of the data that a plan depends on."""
+    arrays, static = _split(data)
+    leaves, tree = jax.tree.flatten(arrays)
+    others, other_tree = jax.tree.flatten(static)
+    shapes = ((jnp.shape(x), jnp.result_type(x)) for x in leaves)
+    return (tree, *shapes, other_tree, *others)
 
 
 def _check_scalar(name: str, staged: Staged) -> None:
@@ -243,13 +270,30 @@ def _check_scalar(name: str, staged: Staged) -> None:
         )
 
 
+def _with_arrays(params: Params) -> Params:
+    """The parameters with Python numbers, which users may give, as arrays."""
+    number = jnp.result_type(float)
+    return jax.tree.map(lambda x: jnp.asarray(x, number) if isinstance(x, float) else x, params)
+
+
 def _check_params(staged: Staged, params: Params) -> None:
-    for name in staged.params:
+    for name, decl in staged.params.items():
         if name not in params:
             raise AddressError(
                 f"no value was given for parameter {name!r}",
-                where=staged.params[name].where,
+                where=decl.where,
                 because=suggestion(name, params),
+                fix="start from params = est.init(key, ...)",
+            )
+        found = [jnp.shape(x) for x in jax.tree.leaves(eqx.filter(params[name], eqx.is_array))]
+        declared = {i: v.aval.shape for i, v in decl.leaves.items()}
+        if len(found) != decl.info.treedef.num_leaves or any(
+            found[i] != shape for i, shape in declared.items()
+        ):
+            raise ShapeError(
+                f"the value of parameter {name!r} has the wrong shape",
+                where=decl.where,
+                because=f"expected {list(declared.values())}, found {found}",
                 fix="start from params = est.init(key, ...)",
             )
 
@@ -273,6 +317,13 @@ def compile(
 
     Errors in the program are raised when its shapes are known: by `init`, `plan`, `value`, ...
     """
-    if num_samples is not None and num_samples < 1:
-        raise ValueError(f"compile: num_samples must be at least 1, not {num_samples}")
+    if num_samples is not None and (not isinstance(num_samples, int) or num_samples < 1):
+        raise ValueError(
+            f"compile: num_samples must be a whole number of at least 1, not {num_samples}"
+        )
+    if strategies is not None and not isinstance(strategies, Mapping):
+        raise TypeError(
+            "compile: strategies is a dictionary from address pattern to strategy, "
+            f"{{'guide/*': 'score'}}, not {strategies!r}"
+        )
     return Estimator(as_objective(objective), strategies or {}, num_samples, strict)

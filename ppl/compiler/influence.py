@@ -135,11 +135,7 @@ def _join_maps(
     out = dict(a)
     for source, alignment in b.items():
         seen = out.get(source)
-        out[source] = (
-            alignment
-            if seen is None
-            else tuple(map(join_entries, seen, alignment))
-        )
+        out[source] = alignment if seen is None else tuple(map(join_entries, seen, alignment))
     return out
 
 
@@ -220,9 +216,7 @@ class Analysis:
         lanes_of: the batch axes of a choice that are lanes (`()` for joint enumeration).
     """
 
-    def __init__(
-        self, block: Block, kind_of: Callable[[Eqn], str], lanes_of: Callable[[Eqn], int]
-    ):
+    def __init__(self, block: Block, kind_of: Callable[[Eqn], str], lanes_of: Callable[[Eqn], int]):
         self.kind_of, self.lanes_of = kind_of, lanes_of
         self.env: dict[Var, Influence] = {}
         self.params_of: dict[Eqn, Influence] = {}
@@ -347,9 +341,7 @@ class Analysis:
 
     def _reads(self, block: Block, sources: set[Source]) -> bool:
         return any(
-            not sources.isdisjoint(self.of(a).axes)
-            for e in block.eqns
-            for a in (*e.ins, *e.outs)
+            not sources.isdisjoint(self.of(a).axes) for e in block.eqns for a in (*e.ins, *e.outs)
         ) or any(self._reads(b, sources) for e in block.eqns for b in e.blocks)
 
 
@@ -415,7 +407,7 @@ def local_sources(loop: Eqn) -> Callable[[Source], bool]:
             case Site(eqn):
                 return eqn in inner_eqns
             case Sliced(l, inner, _):
-                return l is loop or l in inner_eqns and local(inner)
+                return l is loop or (l in inner_eqns and local(inner))
             case Stacked(l, _):
                 return l in inner_eqns
             case Past(l, inner) | Final(l, inner):
@@ -467,7 +459,7 @@ def _close(
 
     def axes(source: Source, alignment: Alignment):
         rest = tuple(map(shift, alignment))
-        if not (local(source) or isinstance(source, Past) and source.loop is loop):
+        if not (local(source) or (isinstance(source, Past) and source.loop is loop)):
             return [(source, rest)]
         if stacked:
             return [(Stacked(loop, source), (Along(0), *rest))]

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from genjax.core import GFI
+
 from ppl.lang.expectation import Expectation
 
 
@@ -44,9 +46,16 @@ def objective(fun: Callable[..., Any]) -> Objective:
 
 
 def as_objective(objective: Any) -> Objective:
-    """An `Objective` from a function or an `Objective`."""
+    """An `Objective` from a function or an `Objective`.
+
+    Raises:
+        TypeError: it is something else.
+    """
     if isinstance(objective, Objective):
         return objective
-    if not callable(objective):
-        raise TypeError(f"expected an objective program, found {type(objective).__name__}")
+    if isinstance(objective, GFI) or not callable(objective):
+        raise TypeError(
+            f"expected an objective program (a function of data that returns a number), found a "
+            f"{type(objective).__name__}; vi.elbo(model, guide, observed=...) makes one"
+        )
     return Objective(objective, getattr(objective, "__name__", "objective"))

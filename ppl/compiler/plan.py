@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from ppl.compiler import axis_rules  # noqa: F401  (fills the table of rules)
 from ppl.compiler.influence import (
+    Alignment,
     Analysis,
     Final,
     Influence,
@@ -33,7 +34,7 @@ from ppl.compiler.influence import (
     source_lanes,
 )
 from ppl.compiler.region import Region
-from ppl.compiler.smoothness import Kink, find_kinks
+from ppl.compiler.smoothness import Flow, Kink
 from ppl.compiler.strategies.base import Strategy, resolve, strategies
 from ppl.compiler.strategies.enumerate import joint_size, support_size
 from ppl.errors import StrategyError, UnsupportedError, suggestion
@@ -46,6 +47,21 @@ MAX_STATES = 4096
 """The planner enumerates choices together only up to this many joint values of one cost."""
 
 
+class CannotEnumerate(StrategyError):
+    """An enumeration that is impossible, or too large; `site` is the choice."""
+
+    def __init__(self, site: Eqn, because: str):
+        self.site = site
+        address = site.params["address"]
+        super().__init__(
+            "this choice cannot be enumerated",
+            address=address,
+            where=site.where,
+            because=because,
+            fix=f"strategies={{'{address}': 'score'}}",
+        )
+
+
 @dataclass(eq=False)
 class Plan:
     """What the compiler does with a staged program.
@@ -56,6 +72,8 @@ class Plan:
         joint: enumerated choices whose lanes are tabulated together.
         charged: all sources whose log-probability some cost is charged with.
         tabulated: all sources over which some cost is tabulated.
+        asked: choices whose strategy the user gave.
+        refused: choices that get `score` for want of a better strategy, and why.
         kinks: where a reparameterised draw decides something discontinuous.
     """
 
@@ -69,6 +87,8 @@ class Plan:
     tabulated: dict[Source, None] = field(default_factory=dict)
     cost_names: dict[Var, str] = field(default_factory=dict)
     kinks: list[Kink] = field(default_factory=list)
+    asked: set[Eqn] = field(default_factory=set)
+    refused: dict[Eqn, str] = field(default_factory=dict)
 
     @property
     def sources(self) -> list[Source]:
@@ -202,11 +222,14 @@ def live_sites(block: Block) -> Iterator[Eqn]:
             yield from live_sites(inner)
 
 
-def make_plan(staged: Staged, overrides: Mapping[str, Any]) -> Plan:
+def make_plan(
+    staged: Staged, overrides: Mapping[str, Any], refused: Mapping[Eqn, str] | None = None
+) -> Plan:
     """Choose a strategy for every choice.
 
     Args:
         overrides: strategy by address pattern (`fnmatch`); the first that matches wins.
+        refused: choices that get `score` unless the user gave a strategy, and why.
 
     Raises:
         StrategyError: a pattern matches no choice, a choice cannot have its strategy, or an
@@ -215,18 +238,36 @@ def make_plan(staged: Staged, overrides: Mapping[str, Any]) -> Plan:
     """
     sites = list(live_sites(staged.block))
     asked = _asked(sites, staged.sites, overrides)
-    refused: dict[Eqn, str] = {}
+    refused = dict(refused or {})
     while True:  # each round moves at least one more planned choice to `score`
         plan = _settle(staged, sites, asked, refused)
-        pathwise = [e for e in sites if plan.strategies[e].kind == "path"]
-        plan.kinks = find_kinks(staged, pathwise, plan.region)
-        jumps = {k.site: k for k in plan.kinks if k.site not in asked}
+        flow = Flow(staged, plan.strategies, plan.region)
+        plan.kinks = flow.kinks
+        jumps = {k.site: k for k in plan.kinks if k.can_score and k.site not in asked}
         if not jumps:
+            _check_supports(plan, flow)
             return plan
         refused.update(
             (e, f"not reparameterised: '{k.operation}' at {k.where} jumps")
             for e, k in jumps.items()
         )
+
+
+def _check_supports(plan: Plan, flow: Flow) -> None:
+    """The support of a score choice must stay where it is."""
+    for eqn, strategy in plan.strategies.items():
+        moving = flow.moving_support(eqn) if strategy.kind == "score" else None
+        if moving is not None:
+            name, address = eqn.params["family"].name, eqn.params["address"]
+            raise StrategyError(
+                f"the support of {name} moves with its parameter {moving!r}",
+                address=address,
+                where=eqn.where,
+                because=f"{strategy.name!r} differentiates the log-density, and that jumps at the "
+                "border of the support: the gradient would be biased",
+                fix=f"strategies={{'{address}': 'reparam'}}, or draw on a fixed support and map "
+                "the draw (low + (high - low) * uniform())",
+            )
 
 
 def _settle(
@@ -243,24 +284,17 @@ def _settle(
         else:
             chosen[eqn], reasons[eqn] = _default(eqn)
     joint: set[Eqn] = set()
-    while not isinstance(trouble := _trouble(staged, chosen, joint), Plan):
-        eqn, because, joint_may_help = trouble
-        address = eqn.params["address"]
-        if joint_may_help and eqn not in joint and joint_size(eqn) <= MAX_STATES:
+    while isinstance(plan := _draft(staged, chosen, joint), Trouble):
+        eqn = plan.site
+        if plan.joint_may_help and eqn not in joint and joint_size(eqn) <= MAX_STATES:
             joint.add(eqn)
         elif eqn in asked:
-            raise StrategyError(
-                "this choice cannot be enumerated",
-                address=address,
-                where=eqn.where,
-                because=because,
-                fix=f"strategies={{'{address}': 'score'}}",
-            )
+            raise CannotEnumerate(eqn, plan.because)
         else:
-            chosen[eqn], reasons[eqn] = strategies["score"], f"not enumerated: {because}"
+            chosen[eqn], reasons[eqn] = strategies["score"], f"not enumerated: {plan.because}"
             joint.discard(eqn)
-    trouble.reasons = reasons
-    return trouble
+    plan.reasons, plan.asked, plan.refused = reasons, set(asked), dict(refused)
+    return plan
 
 
 def _asked(
@@ -304,10 +338,21 @@ def _default(eqn: Eqn) -> tuple[Strategy, str]:
     return strategies["score"], why
 
 
-def _trouble(
-    staged: Staged, chosen: Mapping[Eqn, Strategy], joint: set[Eqn]
-) -> Plan | tuple[Eqn, str, bool]:
-    """The finished plan, or a choice that cannot be enumerated, why, and if jointly it may."""
+@dataclass(frozen=True)
+class Trouble:
+    """A choice that cannot be enumerated as it is.
+
+    Attributes:
+        joint_may_help: whether it may be possible with one table over all of its lanes.
+    """
+
+    site: Eqn
+    because: str
+    joint_may_help: bool = False
+
+
+def _draft(staged: Staged, chosen: Mapping[Eqn, Strategy], joint: set[Eqn]) -> Plan | Trouble:
+    """The plan for these strategies, or the first thing that is wrong with it."""
     analysis = Analysis(
         staged.block,
         lambda e: chosen[e].kind,
@@ -315,7 +360,16 @@ def _trouble(
     )
     region = Region(staged.block, analysis)
     plan = Plan(staged, dict(chosen), {}, joint, analysis, region)
-    for loop in analysis.states:
+    for check in (_remembered_states, _mixed_lanes, _large_tables, _mixed_states):
+        for trouble in check(plan):
+            return trouble
+    _collect(plan)
+    return next(_broken_chains(plan), plan)
+
+
+def _remembered_states(plan: Plan) -> Iterator[Trouble]:
+    """Loops whose state depends on the enumerated choices of more than one step."""
+    for loop in plan.analysis.states:
         for influence in plan.state_influences(loop):
             for source in influence.axes:
                 if isinstance(source, Past) and source.loop is loop:
@@ -323,44 +377,52 @@ def _trouble(
                         f"the loop at {loop.where} remembers it over many steps, so its state "
                         "would grow with each step"
                     )
-                    return site_of(source), because, False
-    for var in region.costs:
-        influence = analysis.of(var)
-        for source, alignment in influence.axes.items():
-            sizes = _lanes(source, plan)
-            for size, entry in zip(sizes, alignment, strict=True):
-                if size > 1 and (entry is None or entry.order is not Order.EXACT):
-                    because = f"the cost at {_where(var)} combines its lanes"
-                    return site_of(source), because, not isinstance(source, Stacked)
-        states = math.prod(plan.axis_size(s) for s in influence.axes)
-        if states > MAX_STATES and len(influence.axes) > 1:
+                    yield Trouble(site_of(source), because)
+
+
+def _mixed_lanes(plan: Plan) -> Iterator[Trouble]:
+    """Costs that depend on several lanes of a choice at once."""
+    for var in plan.region.costs:
+        for source, alignment in plan.analysis.of(var).axes.items():
+            if _mixes(plan, source, alignment):
+                because = f"the cost at {_where(var)} combines its lanes"
+                yield Trouble(site_of(source), because, not isinstance(source, Stacked))
+
+
+def _large_tables(plan: Plan) -> Iterator[Trouble]:
+    """Costs that depend on too many choices at once."""
+    for var in plan.region.costs:
+        axes = plan.analysis.of(var).axes
+        states = math.prod(plan.axis_size(s) for s in axes)
+        if states > MAX_STATES and len(axes) > 1:
             because = f"the cost at {_where(var)} has {states} joint states"
-            return site_of(next(iter(influence.axes))), because, False
-    for loop in analysis.states:
-        for s in plan.loop_states(loop):
-            leaving = plan.state_influences(loop)
-            if any(n > 1 for n in _lanes(s.inner, plan)) and _state_mixes(leaving, s.inner, plan):
-                return site_of(s), f"the state of the loop at {loop.where} combines its lanes", True
-    _collect(plan)
+            yield Trouble(site_of(next(iter(axes))), because)
+
+
+def _mixed_states(plan: Plan) -> Iterator[Trouble]:
+    """Loops whose state depends on several lanes of a choice at once."""
+    for loop in plan.analysis.states:
+        states = {s.inner for s in plan.loop_states(loop)}
+        for influence in plan.state_influences(loop):
+            for source, alignment in influence.axes.items():
+                if source in states and _mixes(plan, source, alignment):
+                    because = f"the state of the loop at {loop.where} combines its lanes"
+                    yield Trouble(site_of(source), because, True)
+
+
+def _broken_chains(plan: Plan) -> Iterator[Trouble]:
+    """Loops over the steps of an enumerated chain that do not run as the chain was made."""
     for source in plan.tabulated:
         if plan.is_chain(source) and (because := plan.chain_trouble(source)):
-            return site_of(source), because, False
-    return plan
+            yield Trouble(site_of(source), because)
 
 
-def _state_mixes(leaving: list, source: Source, plan: Plan) -> bool:
-    for influence in leaving:
-        alignment = influence.axes.get(source)
-        if alignment is not None and any(
-            n > 1 and (e is None or e.order is not Order.EXACT)
-            for n, e in zip(_lanes(source, plan), alignment, strict=True)
-        ):
-            return True
-    return False
-
-
-def _lanes(source: Source, plan: Plan) -> tuple[int, ...]:
-    return source_lanes(source, plan.lane_sizes)
+def _mixes(plan: Plan, source: Source, alignment: Alignment) -> bool:
+    sizes = source_lanes(source, plan.lane_sizes)
+    return any(
+        n > 1 and (e is None or e.order is not Order.EXACT)
+        for n, e in zip(sizes, alignment, strict=True)
+    )
 
 
 def _where(var: Var) -> str:

@@ -1,21 +1,28 @@
-"""Smoothness: a reparameterised draw must not decide anything discontinuous.
+"""Smoothness: a random value that moves with the parameters must not decide anything that jumps.
 
-The derivative along the path of a draw misses every jump: E[1(x > 0)] would get gradient 0. This
-pass follows the values that carry such a derivative and reports the operations that jump, unless
-they stand in a library function that is known to be continuous (`relu`, `logsumexp`, ...), in a
-function with its own derivative rule, or in one that the user vouched for (`assume_continuous`).
+The derivative along the path of a draw misses every jump: E[1(x > 0)] would get gradient 0 for a
+reparameterised x, and E[1(x > theta)] for any x. This pass follows the values that carry such a
+derivative and reports the operations that jump, unless they stand in a library function that is
+known to be continuous (`relu`, `logsumexp`, ...), in a function with its own derivative rule, or
+in one that the user vouched for (`assume_continuous`). For the same reason a score choice's
+support must not move with the parameters: its log-density jumps at the border.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from ppl import _compat
 from ppl.compiler.region import Region
-from ppl.lang.staged import Atom, Block, Eqn, Lit, Staged, Var
+from ppl.compiler.strategies.base import Strategy, strategies
+from ppl.lang.staged import Atom, Block, Eqn, Lit, Staged, Var, inlined, stage
+from ppl.lang.supports import Support
 
 JUMPS = frozenset(
     "gt lt ge le floor ceil round sign rem argmax argmin reduce_argmax while "
@@ -43,66 +50,161 @@ TRUSTED_FILES = (
 
 @dataclass(frozen=True)
 class Kink:
-    """A discontinuous operation on a reparameterised draw."""
+    """A discontinuous operation on a random value that moves with the parameters.
+
+    Attributes:
+        site: the choice whose draw carries the derivative; or, if a parameter meets a draw
+            directly, as in `x > theta`, that draw.
+        can_score: whether nothing is biased here if this is a score choice.
+    """
 
     site: Eqn
     operation: str
     where: str
+    can_score: bool
 
 
-def find_kinks(staged: Staged, sites: Sequence[Eqn], region: Region) -> list[Kink]:
-    """All discontinuous uses of the given draws that the objective depends on."""
-    if not sites:
-        return []
-    walk = _Walk(frozenset(sites), region)
-    walk.block(staged.block)
-    return list(walk.kinks)
+class Flow:
+    """Where the derivative with respect to the parameters flows through a planned program.
 
+    For each value: what carries its derivative (`moves`: reparameterised choices, and `None` for
+    a parameter itself), and which continuous choices it depends on (`noise`). An operation that
+    jumps is a kink if its operands have both: without noise its jumps are met with probability
+    zero, and without a derivative there is nothing to miss.
 
-class _Walk:
-    def __init__(self, sites: frozenset[Eqn], region: Region):
-        self.sites, self.region = sites, region
-        self.draws: dict[Var, frozenset[Eqn]] = {}
-        self.kinks: dict[Kink, None] = {}
+    Attributes:
+        kinks: all discontinuous operations that the objective depends on.
+    """
 
-    def of(self, atom: Atom) -> frozenset[Eqn]:
-        return frozenset() if isinstance(atom, Lit) else self.draws.get(atom, frozenset())
+    def __init__(self, staged: Staged, chosen: Mapping[Eqn, Strategy], region: Region):
+        self.pathwise = {e for e, s in chosen.items() if s.kind == "path"}
+        self.region = region
+        self.moves: dict[Var, dict[Eqn | None, None]] = {}
+        self.noise: dict[Var, dict[Eqn, None]] = {}
+        self._kinks: dict[Kink, None] = {}
+        self._covered: bool | None = None
+        for decl in staged.params.values():
+            self.moves.update((v, {None: None}) for v in decl.leaves.values() if _is_real(v))
+        self._block(staged.block)
 
-    def block(self, block: Block) -> None:
+    @property
+    def kinks(self) -> list[Kink]:
+        return list(self._kinks)
+
+    def moving_support(self, eqn: Eqn) -> str | None:
+        """A parameter of a choice that moves its support, and moves with the parameters."""
+        params = dict(zip(eqn.params["names"], eqn.ins, strict=True))
+        moving = [n for n, a in params.items() if self._of(self.moves, a)]
+        bounds = _support_parameters(eqn) if moving else ()
+        return next((n for n in moving if n in bounds), None)
+
+    def _of(self, table: Mapping[Var, dict[Any, None]], atom: Atom) -> dict[Any, None]:
+        return {} if isinstance(atom, Lit) else table.get(atom, {})
+
+    def _union(self, table: Mapping[Var, dict[Any, None]], atoms: Iterable[Atom]) -> dict:
+        return {k: None for a in atoms for k in self._of(table, a)}
+
+    def _set(self, var: Var, moves: dict[Eqn | None, None], noise: dict[Eqn, None]) -> None:
+        # A discrete value has no derivative, and where it jumps was seen where it was made.
+        self.moves[var] = moves if _is_real(var) else {}
+        self.noise[var] = noise if _is_real(var) else {}
+
+    def _block(self, block: Block) -> None:
         for eqn in block.eqns:
-            carried = frozenset().union(*map(self.of, eqn.ins)) if eqn.ins else frozenset()
-            if eqn.kind == "scan":
-                self._scan(eqn)
-                continue
-            for inner in eqn.blocks:
-                self.block(inner)
-            for i, var in enumerate(eqn.outs):
-                seen = carried.union(*(self.of(b.outs[i]) for b in eqn.blocks))
-                if eqn in self.sites:
-                    seen |= {eqn}
-                self._check(eqn, var, carried)
-                smooth = jnp.issubdtype(var.aval.dtype, jnp.inexact) and eqn.kind != "stop_gradient"
-                self.draws[var] = seen if smooth else frozenset()
+            rule = _flow_rules.get(eqn.kind, Flow._plain)
+            rule(self, eqn)
+
+    def _plain(self, eqn: Eqn) -> None:
+        moves, noise = self._union(self.moves, eqn.ins), self._union(self.noise, eqn.ins)
+        for inner in eqn.blocks:
+            self._block(inner)
+        for i, var in enumerate(eqn.outs):
+            if moves and noise:
+                self._check(eqn, var, moves, noise)
+            leaves = [b.outs[i] for b in eqn.blocks]
+            seen = moves | self._union(self.moves, leaves)
+            stopped = eqn.kind == "stop_gradient"
+            self._set(var, {} if stopped else seen, noise | self._union(self.noise, leaves))
+
+    def _site(self, eqn: Eqn) -> None:
+        var, family = eqn.outs[0], eqn.params["family"]
+        moves, noise = self._union(self.moves, eqn.ins), self._union(self.noise, eqn.ins)
+        continuous = family.kind == "float" and family.name != "delta"
+        own = {eqn: None} if moves and eqn in self.pathwise else {}
+        self._set(var, own, {eqn: None} if continuous else noise)
+
+    def _call(self, eqn: Eqn) -> None:
+        """A function that runs as a whole (it holds nothing of ours): look inside."""
+        inner, before = inlined(eqn), self._covered
+        self.moves.update((v, self._of(self.moves, a)) for v, a in zip(inner.ins, eqn.ins))
+        self.noise.update((v, self._of(self.noise, a)) for v, a in zip(inner.ins, eqn.ins))
+        if before is None:
+            self._covered = any(v in self.region.plain for v in eqn.outs)
+        self._block(inner)
+        self._covered = before
+        for var, atom in zip(eqn.outs, inner.outs, strict=True):
+            self._set(var, self._of(self.moves, atom), self._of(self.noise, atom))
 
     def _scan(self, eqn: Eqn) -> None:
         body, n = eqn.blocks[0], eqn.params["num_carry"]
-        entry = [self.of(a) for a in eqn.ins]
+        for var, atom in zip(body.ins, eqn.ins, strict=True):
+            self._set(var, self._of(self.moves, atom), self._of(self.noise, atom))
         while True:
-            self.draws.update(zip(body.ins, entry, strict=True))
-            self.block(body)
-            after = [e | self.of(a) for e, a in zip(entry[:n], body.outs[:n], strict=True)]
-            if after == entry[:n]:
+            self._block(body)
+            grown = False
+            for var, atom in zip(body.ins[:n], body.outs[:n], strict=True):
+                moves, noise = self.moves[var], self.noise[var]
+                self._set(
+                    var, moves | self._of(self.moves, atom), noise | self._of(self.noise, atom)
+                )
+                grown |= (moves, noise) != (self.moves[var], self.noise[var])
+            if not grown:
                 break
-            entry[:n] = after
-        self.draws.update(zip(eqn.outs, map(self.of, body.outs), strict=True))
+        for i, (var, atom) in enumerate(zip(eqn.outs, body.outs, strict=True)):
+            ends = [atom, *body.ins[i : i + 1]] if i < n else [atom]
+            self._set(var, self._union(self.moves, ends), self._union(self.noise, ends))
 
-    def _check(self, eqn: Eqn, var: Var, carried: frozenset[Eqn]) -> None:
-        if not carried or var not in self.region.plain:
+    def _check(
+        self, eqn: Eqn, var: Var, moves: dict[Eqn | None, None], noise: dict[Eqn, None]
+    ) -> None:
+        needed = var in self.region.plain if self._covered is None else self._covered
+        jumps = eqn.kind in JUMPS or (eqn.kind in INDEX_MAKERS and not _is_real(var))
+        if not (needed and jumps) or eqn.trusted or _in_trusted_code(eqn):
             return
-        discrete = not jnp.issubdtype(var.aval.dtype, jnp.inexact)
-        if eqn.kind in JUMPS or (eqn.kind in INDEX_MAKERS and discrete):
-            if not (eqn.trusted or _in_trusted_code(eqn)):
-                self.kinks.update((Kink(s, eqn.kind, eqn.where), None) for s in carried)
+        for site in moves:
+            if site is not None:
+                refusal = strategies["score"].refusal(site) or self.moving_support(site)
+                self._kinks[Kink(site, eqn.kind, eqn.where, refusal is None)] = None
+        if None in moves:
+            direct = [Kink(s, eqn.kind, eqn.where, False) for s in noise if s not in moves]
+            self._kinks.update(dict.fromkeys(direct))
+
+
+_flow_rules: dict[str, Callable[[Flow, Eqn], None]] = {
+    "site": Flow._site,
+    "scan": Flow._scan,
+    "remat2": Flow._call,
+}
+
+
+def _support_parameters(eqn: Eqn) -> list[str]:
+    """The parameters of a choice whose values (not just shapes) its support depends on."""
+    family, names = eqn.params["family"], eqn.params["names"]
+    if isinstance(family.support, Support):
+        return []
+
+    def contains(value: Array, params: dict[str, Array]) -> Array:
+        return family.support_of(params).check(value)
+
+    avals = {n: jax.ShapeDtypeStruct(a.aval.shape, a.aval.dtype) for n, a in zip(names, eqn.ins)}
+    value = jax.ShapeDtypeStruct(eqn.outs[0].aval.shape, eqn.outs[0].aval.dtype)
+    block = stage(contains, value, avals).block
+    used = {a for e in block.eqns for a in e.ins}
+    return [n for n, v in zip(sorted(avals), block.ins[1:], strict=True) if v in used]
+
+
+def _is_real(var: Var) -> bool:
+    return jnp.issubdtype(var.aval.dtype, jnp.inexact)
 
 
 def _in_trusted_code(eqn: Eqn) -> bool:

@@ -202,7 +202,10 @@ def _multiply(
     operands: Sequence[tuple[tuple[Source, ...], Array]], target: tuple[Source, ...], ndim: int
 ) -> Array:
     """Product of tables, summed over all choices but `target`, lane by lane."""
-    every = (*target, *(a for a in union([Val(x, axes) for axes, x in operands]) if a not in target))
+    every = (
+        *target,
+        *(a for a in union([Val(x, axes) for axes, x in operands]) if a not in target),
+    )
     spreads = [spread(Val(x, axes), every) for axes, x in operands]
     if math.prod(np.broadcast_shapes(*(x.shape for x in spreads))) <= _SMALL:
         product = functools.reduce(jnp.multiply, spreads)
@@ -248,5 +251,3 @@ def contract(cost: Array, joint: Array, lead: int) -> Array:
     possible = jnp.broadcast_to(joint > 0, cost.shape)
     finite = lax.select(possible, cost, lax.full_like(cost, 0))
     return lax.reduce_sum(joint * finite, tuple(range(lead)))
-
-

@@ -21,7 +21,7 @@ class Expectation:
     independent. Anything else would bias the estimate, and raises.
     """
 
-    __array_priority__ = 1000
+    __array_ufunc__ = None  # a NumPy array on the left leaves the operation to us
 
     def __init__(self, value: Array, draws: frozenset[int]):
         self.value, self.draws = value, draws
@@ -63,7 +63,10 @@ class Expectation:
     def __pow__(self, other: Any) -> Any:
         return _refuse("a power of an expectation")
 
-    def __jax_array__(self) -> Array:
+    @property
+    def dtype(self) -> Any:
+        # JAX asks for it to turn an argument into an array. (With `__jax_array__` instead, an
+        # array on the left, `x * E(f)`, would never get to `__rmul__`.)
         return _refuse("a non-linear function of an expectation (log, exp, where, ...)")
 
     def __float__(self) -> float:
@@ -94,13 +97,16 @@ def _linear(a: Expectation, b: Expectation | ArrayLike, op: Callable) -> Expecta
     return Expectation(op(a.value, b), a.draws)
 
 
-def E(fun: Callable[[], ArrayLike]) -> Expectation:
+def E(fun: Callable[[], ArrayLike | Expectation]) -> Expectation:
     """The expectation of what `fun` returns, over the choices that it makes.
 
-    Each call of `E` draws anew, so `E(f) * E(f)` is an unbiased estimate of E[f] squared.
+    `fun` may itself return an expectation, over further choices. Each call of `E` draws anew, so `E(f) * E(f)` is an unbiased estimate of E[f] squared.
 
     >>> total = 2.0 * E(lambda: 3.0) - 1.0
     >>> float(total.value)
     5.0
     """
-    return Expectation(jnp.asarray(fun()), frozenset({next(_numbers)}))
+    result, draws = fun(), frozenset({next(_numbers)})
+    if isinstance(result, Expectation):  # E[E[x]] = E[x]
+        return Expectation(result.value, draws | result.draws)
+    return Expectation(jnp.asarray(result), draws)

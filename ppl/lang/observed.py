@@ -116,7 +116,7 @@ def merge_observed(choices: Choices, observed: Choices, *, partial: bool = False
 
 
 def _merge(given: Any, observed: Any, path: str, partial: bool) -> Any:
-    absent = given is None or _is_empty(given)
+    absent = _is_empty(given)
     if isinstance(observed, dict):
         inner = {} if absent else given
         if not isinstance(inner, dict):
@@ -216,7 +216,7 @@ def leading_sizes(choices: Choices) -> dict[str, tuple[int, ...]]:
 
 
 def _is_empty(choices: Choices) -> bool:
-    return isinstance(choices, dict) and not choices
+    return choices is None or (isinstance(choices, dict) and not choices)
 
 
 def _join(path: str, address: Any) -> str:

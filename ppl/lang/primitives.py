@@ -137,9 +137,7 @@ def _log_density_batch(size, args, dims, *, family: Family, names, event_ndims, 
     if all(d is None for d in dims):
         return log_density_p.bind(*args, **static), None
     ranks = [event_ndims, *_ranks(family, names)]
-    rank = max(
-        np.ndim(x) - (d is not None) - r for x, d, r in zip(args, dims, ranks, strict=True)
-    )
+    rank = max(np.ndim(x) - (d is not None) - r for x, d, r in zip(args, dims, ranks, strict=True))
     args = [_add_lane(x, d, r, rank) for x, d, r in zip(args, dims, ranks, strict=True)]
     return log_density_p.bind(*args, **static), 0
 
@@ -179,9 +177,7 @@ param_p = _compat.new_primitive(
 # -------------------------------------------------------------------------------- interface
 
 
-def bind_site(
-    family: Family, params: dict[str, Array], *, strategy: Any, address: str
-) -> Array:
+def bind_site(family: Family, params: dict[str, Array], *, strategy: Any, address: str) -> Array:
     """Make a random choice; `strategy` is `None` for "let the planner decide"."""
     names = tuple(params)
     shape = family.batch_shape({n: p.shape for n, p in params.items()})

@@ -27,7 +27,6 @@ from ppl.errors import DataError, ShapeError, UnsupportedError
 from ppl.lang.param import ParamInfo
 from ppl.lang.primitives import param_p, site_p
 
-
 TRUSTED_CALL = "ppl_assume_continuous"
 """Name of the jitted call that `assume_continuous` makes."""
 
@@ -157,9 +156,7 @@ class _Flattener:
     def inline(self, jaxpr: Any, args: Sequence[Atom], into: list[Eqn]) -> list[Atom]:
         """Append the equations of `jaxpr` to `into`; the atoms of its results."""
         env: dict[Any, Atom] = dict(zip(jaxpr.invars, args, strict=True))
-        env.update(
-            (v, Lit(c, v.aval)) for v, c in zip(jaxpr.constvars, jaxpr.consts, strict=True)
-        )
+        env.update((v, Lit(c, v.aval)) for v, c in zip(jaxpr.constvars, jaxpr.consts, strict=True))
 
         def read(v: Any) -> Atom:
             if isinstance(v, _compat.Literal):
@@ -200,9 +197,9 @@ class _Flattener:
     def plain(self, eqn: Any, ins: list[Atom], into: list[Eqn]) -> Sequence[Atom]:
         if is_genjax_sample(eqn.primitive):
             return self.site(eqn, ins, into)
-        for sub in _compat.sub_jaxprs(eqn.params):
-            if (ours := next(_ours(sub), None)) is not None:
-                raise _refusal(eqn, ours)
+        inside = [e for sub in _compat.sub_jaxprs(eqn.params) for e in _ours(sub)]
+        if inside:
+            raise _refusal(eqn, next((e for e in inside if e.primitive is not param_p), inside[0]))
         return self.emit(eqn, into, ins)
 
     def site(self, eqn: Any, ins: list[Atom], into: list[Eqn]) -> Sequence[Atom]:
@@ -220,9 +217,9 @@ class _Flattener:
             raise ShapeError(
                 f"parameter {name!r} is declared twice, differently",
                 where=where,
-                because=f"here it is {eqn.outvars[0].aval.str_short()} on {info.support}; "
-                f"at {decl.where} it is {var.aval.str_short()} on {decl.info.support}",
-                fix="use another name, or the same initial shape and support",
+                because=f"here it is {_describe(eqn.outvars[0], info)}; "
+                f"at {decl.where} it is {_describe(var, decl.info)}",
+                fix="use another name, or the same structure, shapes and support",
             )
         decl.inits.setdefault(info.index, ins[0])
         return [var]
@@ -252,12 +249,14 @@ class _Flattener:
 
     def scan(self, eqn: Any, ins: list[Atom], into: list[Eqn]) -> Sequence[Atom]:
         num_consts, num_carry = _compat.scan_arity(eqn.params)
+        if eqn.params["length"] == 0:
+            stacked = [v.aval for v in eqn.outvars[num_carry:]]
+            empty = [Lit(np.zeros(a.shape, a.dtype), a) for a in stacked]
+            return [*ins[num_consts : num_consts + num_carry], *empty]
         inner = eqn.params["jaxpr"]
         own = [Var(v.aval) for v in inner.invars[num_consts:]]
         block = self.block(inner, [*ins[:num_consts], *own], own)
-        return self.emit(
-            eqn, into, ins[num_consts:], blocks=[block], num_carry=num_carry
-        )
+        return self.emit(eqn, into, ins[num_consts:], blocks=[block], num_carry=num_carry)
 
 
 _flatten_rules: dict[str, Callable[[_Flattener, Any, list[Atom], list[Eqn]], Sequence[Atom]]] = {
@@ -275,6 +274,12 @@ _flatten_rules: dict[str, Callable[[_Flattener, Any, list[Atom], list[Eqn]], Seq
 }
 
 
+def _describe(var: Any, info: ParamInfo) -> str:
+    """A parameter's leaf, for messages."""
+    part = "" if info.treedef.num_nodes == 1 else f" in {info.treedef}"
+    return f"{var.aval.str_short()} on {info.support}{part}"
+
+
 def inlined(eqn: Eqn) -> Block:
     """The body of an equation that calls a function as a whole, as a block."""
     jaxpr = eqn.params["jaxpr" if "jaxpr" in eqn.params else "call_jaxpr"]
@@ -284,19 +289,28 @@ def inlined(eqn: Eqn) -> Block:
 
 def _refusal(eqn: Any, ours: Any) -> UnsupportedError:
     """The error for a choice or parameter inside a primitive that cannot hold one."""
-    kind = eqn.primitive.name
-    what = "a parameter" if ours.primitive is param_p else "a random choice"
-    name = ours.params.get("name") if ours.primitive is param_p else ours.params.get("address")
-    fix = {
-        "while": "bound the number of steps: lax.scan over jnp.arange(max_steps) with a carried "
-        "`done` flag that masks the steps after the last",
-    }.get(kind, "move it out of this operation, or use scan, cond, switch, vmap or checkpoint")
+    kind, is_param = eqn.primitive.name, ours.primitive is param_p
+    here = _compat.source_line(eqn.source_info)
+    if is_param:
+        because = f"'{kind}' at {here} has no rule for it"
+        fix = f"call param before it, and use its value inside of '{kind}'"
+    else:
+        because = (
+            f"'{kind}' at {here} has no rule for it; run as it is, its draws would be the same in "
+            "every run"
+        )
+        fix = "move it out of this operation, or use scan, cond, switch, vmap or checkpoint"
+    if kind == "while" and not is_param:
+        fix = (
+            "bound the number of steps: lax.scan over jnp.arange(max_steps) with a carried `done` "
+            "flag that masks the steps after the last"
+        )
     return UnsupportedError(
-        f"{what} stands inside '{kind}', which the compiler cannot follow",
-        address=str(name),
+        f"{'a parameter' if is_param else 'a random choice'} stands inside '{kind}', which the "
+        "compiler cannot follow",
+        address=ours.params.get("name" if is_param else "address"),
         where=_compat.source_line(ours.source_info),
-        because=f"'{kind}' at {_compat.source_line(eqn.source_info)} has no rule for it; run as "
-        "it is, its draws would be the same in every run",
+        because=because,
         fix=fix,
     )
 

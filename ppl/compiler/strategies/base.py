@@ -110,6 +110,13 @@ def resolve(strategy: Any, eqn: Eqn) -> Strategy:
                 fix=f"use one of {sorted(strategies)}",
             )
         strategy = strategies[strategy]
+    if not callable(getattr(strategy, "refusal", None)):
+        raise StrategyError(
+            f"{strategy!r} is no strategy",
+            address=address,
+            where=eqn.where,
+            fix=f"use a strategy object, or one of {sorted(strategies)}",
+        )
     if because := strategy.refusal(eqn):
         able = sorted(n for n, s in strategies.items() if s.refusal(eqn) is None)
         uses = " or ".join(f"{family.name}.{n}(...)" for n in able)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import jax.numpy as jnp
 from jax import lax
 
 from ppl.compiler.strategies.base import Choice, Kind, register
 from ppl.compiler.tables import Val
+from ppl.errors import StrategyError, suggestion
 from ppl.lang.staged import Eqn
 
 Baseline = Literal["leave_one_out", "running_mean", "none"]
@@ -32,6 +33,13 @@ class Score:
     baseline: Baseline = "leave_one_out"
     name: ClassVar[str] = "score"
     kind: ClassVar[Kind] = "score"
+
+    def __post_init__(self) -> None:
+        if self.baseline not in get_args(Baseline):
+            raise StrategyError(
+                f"there is no baseline {self.baseline!r}",
+                because=suggestion(str(self.baseline), get_args(Baseline)),
+            )
 
     def refusal(self, eqn: Eqn) -> str | None:
         family = eqn.params["family"]

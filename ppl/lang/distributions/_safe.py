@@ -70,6 +70,11 @@ def only_where(inside: Array, log_density: Array) -> Array:
     return jnp.where(inside, log_density, -jnp.inf)
 
 
+def only_if_possible(inside: Array, log_probability: Array) -> Array:
+    """`only_where` for a discrete value, which may also lie inside but have probability zero."""
+    return only_where(inside & (log_probability != -jnp.inf), log_probability)
+
+
 def is_count(value: Array) -> Array:
     """Whether a value is one of 0, 1, 2, ..."""
     if jnp.issubdtype(value.dtype, jnp.inexact):

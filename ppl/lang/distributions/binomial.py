@@ -11,7 +11,7 @@ from tensorflow_probability.substrates import jax as tfp
 
 from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions._counts import bernoulli_terms, largest
-from ppl.lang.distributions._safe import as_float, is_count, log_beta, only_where
+from ppl.lang.distributions._safe import as_float, is_count, log_beta, only_if_possible
 from ppl.lang.family import Family
 from ppl.lang.supports import integer_interval
 
@@ -34,7 +34,7 @@ def _log_density(
     ones = jnp.where(inside, as_float(value, total_count), 0)
     zeros = total_count - ones
     log_choose = -jnp.log(total_count + 1) - log_beta(ones + 1, zeros + 1)
-    return only_where(inside, log_choose + bernoulli_terms(ones, zeros, logits, probs))
+    return only_if_possible(inside, log_choose + bernoulli_terms(ones, zeros, logits, probs))
 
 
 def _enumerate(params: dict[str, Any]) -> Array | None:

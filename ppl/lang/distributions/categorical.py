@@ -9,7 +9,7 @@ from jaxtyping import Array
 from tensorflow_probability.substrates import jax as tfp
 
 from ppl.lang.distribution import make_distribution
-from ppl.lang.distributions._safe import only_where, safe_log
+from ppl.lang.distributions._safe import only_if_possible, safe_log
 from ppl.lang.family import Family
 from ppl.lang.supports import integer_interval, one_hot
 
@@ -35,10 +35,8 @@ def _log_density(value: Array, logits: Array | None = None, probs: Array | None 
     # Indexing the lanes one by one keeps `weights` from being copied for each enumerated value.
     lanes = np.ix_(*(np.arange(n) for n in weights.shape[:-1]))
     chosen = jnp.asarray(weights).at[(*lanes, index)].get(mode="promise_in_bounds")
-    if probs is not None:
-        return only_where(inside, safe_log(chosen))
-    # A logit of -inf: the category's gradient must be 0, not that of the other logits.
-    return only_where(inside & (chosen > -jnp.inf), chosen - jax.nn.logsumexp(logits, -1))
+    log_probability = chosen - jax.nn.logsumexp(logits, -1) if probs is None else safe_log(chosen)
+    return only_if_possible(inside, log_probability)
 
 
 def _size(params: dict) -> int:
@@ -69,11 +67,8 @@ def _one_hot_sample(key: Array, shape: tuple[int, ...], **params: Array) -> Arra
 def _one_hot_log_density(
     value: Array, logits: Array | None = None, probs: Array | None = None
 ) -> Array:
-    size = value.shape[-1]
-    chosen = jnp.where(value == 1, log_probs_of(logits, probs), 0)
-    log_density = jnp.sum(chosen, -1)
-    possible = log_density > -jnp.inf
-    return only_where(one_hot(size).check(value) & possible, log_density)
+    log_probability = jnp.sum(jnp.where(value == 1, log_probs_of(logits, probs), 0), -1)
+    return only_if_possible(one_hot(value.shape[-1]).check(value), log_probability)
 
 
 one_hot_categorical = make_distribution(

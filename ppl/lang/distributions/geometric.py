@@ -9,7 +9,7 @@ from tensorflow_probability.substrates import jax as tfp
 
 from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions._counts import bernoulli_terms, to_int
-from ppl.lang.distributions._safe import as_float, is_count, only_where, softplus
+from ppl.lang.distributions._safe import as_float, is_count, only_if_possible, softplus
 from ppl.lang.family import Family
 from ppl.lang.supports import nonnegative_integer
 
@@ -24,7 +24,9 @@ def _sample(
 def _log_density(value: Array, logits: Array | None = None, probs: Array | None = None) -> Array:
     inside = is_count(value) & (value < jnp.inf)
     failures = jnp.where(inside, as_float(value, logits if probs is None else probs), 0)
-    return only_where(inside, bernoulli_terms(jnp.ones_like(failures), failures, logits, probs))
+    return only_if_possible(
+        inside, bernoulli_terms(jnp.ones_like(failures), failures, logits, probs)
+    )
 
 
 geometric = make_distribution(

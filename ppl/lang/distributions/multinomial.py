@@ -9,7 +9,7 @@ from jaxtyping import Array, ArrayLike
 from tensorflow_probability.substrates import jax as tfp
 
 from ppl.lang.distribution import make_distribution
-from ppl.lang.distributions._safe import as_float, count_log, is_count, only_where
+from ppl.lang.distributions._safe import as_float, count_log, is_count, only_if_possible
 from ppl.lang.family import Family
 from ppl.lang.supports import Support
 
@@ -36,9 +36,8 @@ def _log_density(
     else:
         log_probs = logits - jax.nn.logsumexp(logits, -1, keepdims=True)
         terms = jnp.where(k == 0, 0, k * log_probs)
-    possible = inside & jnp.all(terms > -jnp.inf, -1)
     log_choose = gammaln(total_count + 1) - jnp.sum(gammaln(k + 1), -1)
-    return only_where(possible, log_choose + jnp.sum(terms, -1))
+    return only_if_possible(inside, log_choose + jnp.sum(terms, -1))
 
 
 def counts(total: ArrayLike) -> Support:

@@ -10,7 +10,7 @@ from tensorflow_probability.substrates import jax as tfp
 from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions._counts import bernoulli_terms, poisson_draw
 from ppl.lang.distributions._gamma import log_gamma_draw
-from ppl.lang.distributions._safe import as_float, is_count, log_beta, only_where
+from ppl.lang.distributions._safe import as_float, is_count, log_beta, only_if_possible
 from ppl.lang.family import Family
 from ppl.lang.supports import nonnegative_integer
 
@@ -36,7 +36,7 @@ def _log_density(
     inside = is_count(value) & (value < jnp.inf)
     k = jnp.where(inside, as_float(value, total_count), 0)
     log_choose = -jnp.log(total_count + k) - log_beta(k + 1, total_count)
-    return only_where(inside, log_choose + bernoulli_terms(k, total_count, logits, probs))
+    return only_if_possible(inside, log_choose + bernoulli_terms(k, total_count, logits, probs))
 
 
 negative_binomial = make_distribution(

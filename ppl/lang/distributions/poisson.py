@@ -9,7 +9,7 @@ from tensorflow_probability.substrates import jax as tfp
 
 from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions._counts import poisson_draw
-from ppl.lang.distributions._safe import as_float, count_log, is_count, only_where
+from ppl.lang.distributions._safe import as_float, count_log, is_count, only_if_possible
 from ppl.lang.family import Family
 from ppl.lang.supports import nonnegative_integer
 
@@ -28,7 +28,7 @@ def _log_density(value: Array, rate: Array | None = None, log_rate: Array | None
     else:
         k = jnp.where(inside, as_float(value, log_rate), 0)
         log_density = jnp.where(k == 0, 0, k * log_rate) - jnp.exp(log_rate) - gammaln(k + 1)
-    return only_where(inside, log_density)
+    return only_if_possible(inside, log_density)
 
 
 poisson = make_distribution(

@@ -1,0 +1,28 @@
+"""Frames: what a block of a program sees while it is lowered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxtyping import Array
+
+from ppl.compiler.influence import Source
+from ppl.compiler.tables import Factor, Val
+from ppl.lang.seed import Keys
+
+
+@dataclass(eq=False)
+class Frame:
+    """What a block sees: log-probabilities and probability tables of the draws so far."""
+
+    keys: Keys
+    logp: dict[Source, Val] = field(default_factory=dict)
+    factors: dict[Source, Factor] = field(default_factory=dict)
+    joints: dict[Any, Array] = field(default_factory=dict)
+    """probability tables computed so far in this block"""
+    transitions: dict[Source, Factor] = field(default_factory=dict)
+    """of Markov chains made by earlier loops: each step's table given the step before"""
+
+    def inside(self, keys: Keys) -> Frame:
+        return Frame(keys, dict(self.logp), dict(self.factors), dict(self.joints), self.transitions)

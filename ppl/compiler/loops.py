@@ -1,0 +1,429 @@
+"""Lowering of loops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from ppl.compiler.frame import Frame
+from ppl.compiler.influence import (
+    Alignment,
+    Along,
+    Final,
+    Past,
+    Sliced,
+    Source,
+    Stacked,
+    local_sources,
+    site_of,
+    source_lanes,
+)
+from ppl.compiler.plan import CannotEnumerate
+from ppl.compiler.tables import Conflict, Factor, Val, spread, weights
+from ppl.lang.seed import draw_counts
+from ppl.lang.staged import Eqn
+
+if TYPE_CHECKING:
+    from ppl.compiler.lower import Lowering
+
+
+def lower_scan(low: Lowering, eqn: Eqn, frame: Frame) -> None:
+    """A `scan`."""
+    Loop(low, eqn, frame).run()
+
+
+class Loop:
+    """Lowers one `scan`.
+
+    Beside the loop's own carries it carries: estimates of summed costs, the log-probabilities
+    of earlier steps that later costs are charged with, and, if its state is enumerated, the
+    probabilities of the state (the forward recursion).
+    """
+
+    def __init__(self, lowering: Lowering, eqn: Eqn, frame: Frame):
+        self.low, self.eqn, self.frame = lowering, eqn, frame
+        plan, region = lowering.plan, lowering.region
+        self.body, self.n = eqn.blocks[0], eqn.params["num_carry"]
+        n, body = self.n, self.body
+        self.plain_carry = [i for i in range(n) if body.ins[i] in region.plain]
+        self.sums = sorted(region.summed.get(eqn, ()))
+        self.plain_xs = [i for i in range(n, len(body.ins)) if body.ins[i] in region.plain]
+        self.plain_ys = [i for i in range(n, len(eqn.outs)) if eqn.outs[i] in region.plain]
+        self.boxed_ys = [i for i in range(n, len(eqn.outs)) if eqn.outs[i] in region.boxed]
+        mine = [s for s in plan.sources if getattr(s, "loop", None) is eqn]
+        self.pasts = [s for s in mine if isinstance(s, Past) and s in plan.charged]
+        ages = {s: i for i, s in enumerate([*frame.factors, *frame.logp])}
+        self.slices = [s for s in mine if isinstance(s, Sliced)]
+        self.slices.sort(key=lambda s: ages[s.inner])
+        self.stacked = [s for s in mine if isinstance(s, Stacked) and s in plan.charged]
+        self.tabled = [s for s in mine if isinstance(s, Stacked) and s in plan.tabulated]
+        chains = {s.inner for s in plan.tabulated if plan.is_chain(s)}
+        self.chains = [s for s in self.tabled if s in chains]
+        self.states = plan.loop_states(eqn)
+        self.draws = bool(draw_counts(body))
+
+    # ------------------------------------------------------------------------------ before
+
+    def run(self) -> None:
+        eqn, low, frame = self.eqn, self.low, self.frame
+        self.given = self._given()
+        self.entry_axes = {i: self._entry_axes(i) for i in self.plain_carry}
+        self.slice_factors = {}
+        carry = dict(
+            plain=[self._initial_carry(i) for i in self.plain_carry],
+            sums=[
+                jnp.asarray(low.estimate_of(eqn.ins[i]), self.body.ins[i].aval.dtype)
+                for i in self.sums
+            ],
+            pasts=[self._no_past(s) for s in self.pasts],
+            state=self._initial_state() if self.states else None,
+        )
+        xs = dict(
+            step=self._steps() if self.draws else None,
+            plain=[jnp.moveaxis(*self._scanned(i)) for i in self.plain_xs],
+            slices=[self._slice(s) for s in self.slices],
+        )
+        self.made: dict[str, Any] = {}
+        carry, ys = lax.scan(
+            self._step,
+            carry,
+            xs,
+            length=eqn.params["length"],
+            reverse=eqn.params["reverse"],
+            unroll=eqn.params["unroll"],
+        )
+        frame.keys.skip(eqn)
+        self._finish(carry, ys)
+
+    def _steps(self) -> Array:
+        steps = jnp.arange(self.eqn.params["length"])
+        return steps[::-1] if self.eqn.params["reverse"] else steps
+
+    def _scanned(self, i: int) -> tuple[Array, int, int]:
+        """A scanned array, with its enumerated axes behind the axis that is scanned."""
+        val = self.low.read(self.eqn.ins[i])
+        return jnp.asarray(val.array), len(val.axes), 0
+
+    def _entry_axes(self, i: int) -> tuple[Source, ...]:
+        axes = self.low.analysis.env[self.body.ins[i]].axes if self._influenced(i) else {}
+        return tuple(sorted(axes, key=self._order))
+
+    def _influenced(self, i: int) -> bool:
+        return self.body.ins[i] in self.low.analysis.env
+
+    def _order(self, source: Source) -> tuple[int, str]:
+        return self.states.index(source) if source in self.states else len(self.states), repr(
+            source
+        )
+
+    def _initial_carry(self, i: int) -> Array:
+        """A carry's first value, with the enumerated axes that it has in every step."""
+        val = self.low.read(self.eqn.ins[i])
+        starts = self.low.analysis.starts.get(self.eqn, {})
+        back = {start: state for state, start in starts.items()}
+        renamed = Val(jnp.asarray(val.array), tuple(back.get(a, a) for a in val.axes))
+        axes, aval = self.entry_axes[i], self.body.ins[i].aval
+        sizes = [self.low.plan.axis_size(a) for a in axes]
+        return jnp.broadcast_to(spread(renamed, axes), (*sizes, *aval.shape)).astype(aval.dtype)
+
+    def _no_past(self, past: Past) -> Array:
+        """The log-probability of no steps."""
+        source = past.inner
+        axes = self._past_axes(past)
+        sizes = [self.low.plan.axis_size(a) for a in axes]
+        lanes = source_lanes(source, self.low.plan.lane_sizes)
+        return jnp.zeros((*sizes, *lanes), self.low.plan.logp_dtype(source))
+
+    def _past_axes(self, past: Past) -> tuple[Source, ...]:
+        axes = self.low.analysis.params_of[site_of(past)].axes
+        local = local_sources(self.eqn)
+        for axis in axes:
+            if local(axis) or (isinstance(axis, Past) and axis.loop is self.eqn):
+                score = site_of(past)
+                raise CannotEnumerate(
+                    site_of(axis),
+                    f"the score choice {score.params['address']} depends on it, and the loop at "
+                    f"{self.eqn.where} remembers that choice",
+                )
+        return tuple(axes)
+
+    def _given(self) -> tuple[Source, ...]:
+        """Outer enumerated choices that the state's probabilities depend on."""
+        if not self.states:
+            return ()
+        local, seen = local_sources(self.eqn), set()
+        given: dict[Source, None] = {}
+        todo = [s.inner for s in self.states]
+        starts = self.low.analysis.starts.get(self.eqn, {})
+        for start in starts.values():
+            factor = self.frame.factors[start]
+            given.update(dict.fromkeys(a for a in factor.table.axes if a not in factor.members))
+        while todo:
+            source = todo.pop()
+            if source in seen:
+                continue
+            seen.add(source)
+            for parent in self.low.plan.parents(source, self.frame.factors):
+                if isinstance(parent, Past) and parent.loop is self.eqn:
+                    continue
+                if local(parent):
+                    todo.append(parent)
+                else:
+                    given[parent] = None
+        return tuple(given)
+
+    def _state_lanes(self) -> tuple[int, ...]:
+        return max(
+            (source_lanes(s, self.low.plan.lane_sizes) for s in self.states), key=len, default=()
+        )
+
+    def _initial_state(self) -> Array:
+        """`[*given, *states, *lanes]`: the state's probabilities before the first step."""
+        plan, lanes = self.low.plan, self._state_lanes()
+        axes = (*self.given, *self.states)
+        starts = self.low.analysis.starts.get(self.eqn)
+        if starts:
+            wanted = {s: self._lanes_of(s) for s in starts.values()}
+            order = tuple(starts[s] for s in self.states)
+            table = self._weights((*self.given, *order), wanted, self.frame, len(lanes))
+        else:
+            # A known start: all entries of the table are equal, and one of them has weight 1.
+            table = jnp.ones(())
+            for state in self.states:
+                table = table[..., None] * (jnp.arange(plan.axis_size(state)) == 0)
+            table = jnp.reshape(table, (*(1,) * len(self.given), *table.shape, *(1,) * len(lanes)))
+        sizes = [plan.axis_size(a) for a in axes]
+        return jnp.broadcast_to(table, (*sizes, *lanes)).astype(plan.logp_dtype(self.states[0]))
+
+    def _lanes_of(self, source: Source) -> Alignment:
+        return tuple(Along(i) for i in range(len(source_lanes(source, self.low.plan.lane_sizes))))
+
+    def _weights(
+        self, axes: tuple[Source, ...], wanted: dict[Source, Alignment], frame: Frame, ndim: int
+    ) -> Array:
+        """Joint probability of `axes` given the outer choices `self.given`."""
+
+        ones = {
+            g: Factor(Val(jnp.ones(self.low.plan.axis_size(g)), (g,)), (g,), {g: ()})
+            for g in self.given
+        }
+        try:
+            wanted = {**{g: () for g in self.given}, **wanted}
+            return weights(axes, wanted, ndim, {**frame.factors, **ones}, {})
+        except Conflict as conflict:
+            raise self.low.refuse(conflict, self.body.outs[0]) from conflict
+
+    def _slice(self, source: Sliced) -> Array:
+        """What each step sees of an outer choice's log-probability or probabilities."""
+        if source in self.low.plan.tabulated:
+            chain = self.low.plan.is_chain(source)
+            known = self.frame.transitions if chain else self.frame.factors
+            factor = known[source.inner]
+            lane = factor.lanes[source.inner][source.lane].axis
+            self.slice_factors[source] = (factor, lane)
+            return jnp.moveaxis(factor.table.array, len(factor.table.axes) + lane, 0)
+        logp = self.frame.logp[source.inner]
+        return jnp.moveaxis(logp.array, len(logp.axes) + source.lane, 0)
+
+    # -------------------------------------------------------------------------------- step
+
+    def _step(self, carry: dict[str, Any], x: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+        low, body = self.low, self.body
+        step = 0 if x["step"] is None else x["step"]
+        frame = self.frame.inside(self.frame.keys.inside(self.eqn, step))
+        for i, array in zip(self.plain_carry, carry["plain"], strict=True):
+            low.env[body.ins[i]] = Val(array, self.entry_axes[i])
+        for i, array in zip(self.plain_xs, x["plain"], strict=True):
+            low.env[body.ins[i]] = Val(array, self._sliced_axes(i))
+        for i, array in zip(self.sums, carry["sums"], strict=True):
+            low.boxed[body.ins[i]] = array
+        for past, array in zip(self.pasts, carry["pasts"], strict=True):
+            frame.logp[past] = Val(array, self._past_axes(past))
+        # Parents first: the joint probabilities are built from the newest choice back.
+        if self.states:
+            self._publish_state(frame, carry["state"], self.states)
+        for source, array in zip(self.slices, x["slices"], strict=True):
+            self._publish_slice(frame, source, array)
+        low.block(body, frame)
+        after = dict(
+            plain=[self._leaving(i) for i in self.plain_carry],
+            sums=[
+                jnp.asarray(low.estimate_of(body.outs[i]), body.ins[i].aval.dtype)
+                for i in self.sums
+            ],
+            pasts=[
+                a + frame.logp[p.inner].array
+                for a, p in zip(carry["pasts"], self.pasts, strict=True)
+            ],
+            state=self._next_state(frame) if self.states else None,
+        )
+        return after, self._outputs(frame)
+
+    def _sliced_axes(self, i: int) -> tuple[Source, ...]:
+        """An outer choice whose lane is scanned is, in a step, the slice of it."""
+        val = self.low.read(self.eqn.ins[i])
+        seen = self.low.analysis.of(self.body.ins[i]).axes
+        back = {s.inner: s for s in seen if isinstance(s, Sliced) and s.loop is self.eqn}
+        return tuple(back.get(a, a) for a in val.axes)
+
+    def _publish_slice(self, frame: Frame, source: Sliced, array: Array) -> None:
+        if source not in self.slice_factors:
+            frame.logp[source] = Val(array, self.frame.logp[source.inner].axes)
+            return
+        factor, lane = self.slice_factors[source]
+
+        def rest(s: Source, alignment: Alignment) -> tuple[Source, Alignment]:
+            if isinstance(s, Past):  # a chain's step before: what this loop remembers
+                return Past(self.eqn, source), rest(source.inner, factor.lanes[source.inner])[1]
+            at = next((i for i, e in enumerate(alignment) if e is not None and e.axis == lane), -1)
+            moved = tuple(
+                Along(e.axis - (e.axis > lane)) if e is not None else None
+                for i, e in enumerate(alignment)
+                if i != at
+            )
+            return (Sliced(self.eqn, s, at) if at >= 0 else s), moved
+
+        lanes = dict(rest(s, a) for s, a in factor.lanes.items())
+        names = {s: rest(s, a)[0] for s, a in factor.lanes.items()}
+        axes = tuple(names[a] for a in factor.table.axes)
+        members = tuple(names[m] for m in factor.members)
+        frame.factors[source] = Factor(Val(array, axes), members, lanes)
+
+    def _publish_state(self, frame: Frame, table: Array, names: Sequence[Source]) -> None:
+        """Make the state's probabilities known under the given names."""
+        factor = Factor(
+            Val(table, (*self.given, *names)),
+            tuple(names),
+            {
+                **{g: () for g in self.given},
+                **{
+                    name: self._lanes_of(state)
+                    for name, state in zip(names, self.states, strict=True)
+                },
+            },
+        )
+        frame.factors.update(dict.fromkeys(names, factor))
+
+    def _leaving(self, i: int) -> Array:
+        """A carry at the end of a step: this step's choices become the past."""
+        val = self.low.read(self.body.outs[i])
+        local = local_sources(self.eqn)
+        renamed = Val(
+            jnp.asarray(val.array),
+            tuple(Past(self.eqn, a) if local(a) else a for a in val.axes),
+        )
+        axes, aval = self.entry_axes[i], self.body.ins[i].aval
+        sizes = [self.low.plan.axis_size(a) for a in axes]
+        return jnp.broadcast_to(spread(renamed, axes), (*sizes, *aval.shape)).astype(aval.dtype)
+
+    def _next_state(self, frame: Frame) -> Array:
+        now = tuple(s.inner for s in self.states)
+        wanted = {s: self._lanes_of(s) for s in now}
+        lanes = self._state_lanes()
+        table = self._weights((*self.given, *now), wanted, frame, len(lanes))
+        sizes = [self.low.plan.axis_size(a) for a in (*self.given, *now)]
+        dtype = self.low.plan.logp_dtype(self.states[0])
+        return jnp.broadcast_to(table, (*sizes, *lanes)).astype(dtype)
+
+    def _outputs(self, frame: Frame) -> dict[str, Any]:
+        low, body = self.low, self.body
+        plain = [low.read(body.outs[i]) for i in self.plain_ys]
+        stacked = [frame.logp[s.inner] for s in self.stacked]
+        self.made["plain"] = [v.axes for v in plain]
+        self.made["stacked"] = [v.axes for v in stacked]
+        inner = tuple(s.inner for s in self.tabled)
+        table = None
+        if inner:
+            wanted = {s: self._lanes_of(s) for s in inner}
+            lanes = max((source_lanes(s, low.plan.lane_sizes) for s in inner), key=len)
+            table = self._weights((*self.given, *inner), wanted, frame, len(lanes))
+        return dict(
+            plain=[jnp.asarray(v.array) for v in plain],
+            boxed=[low.estimate_of(body.outs[i]) for i in self.boxed_ys],
+            stacked=[v.array for v in stacked],
+            table=table,
+            transitions=[self._transition(frame, s.inner) for s in self.chains],
+            seen=dict(low.seen),
+        )
+
+    def _transition(self, frame: Frame, source: Source) -> Array:
+        """`[*given, *before, *now, *lanes]`: a chain's step given the step before."""
+        axes = (*self.states, source)
+        wanted = {s: self._lanes_of(s) for s in axes}
+        lanes = self._lanes_of(source)
+        known = frame.factors
+        ones = {
+            s: Factor(Val(jnp.ones(self.low.plan.axis_size(s)), (s,)), (s,), {s: ()})
+            for s in self.states
+        }
+        apart = Frame(frame.keys, factors={**known, **ones})
+        wanted.update((s, ()) for s in self.states)
+        return self._weights((*self.given, *axes), wanted, apart, len(lanes))
+
+    # ------------------------------------------------------------------------------- after
+
+    def _finish(self, carry: dict[str, Any], ys: dict[str, Any]) -> None:
+        eqn, low, frame = self.eqn, self.low, self.frame
+        local = local_sources(eqn)
+
+        def mine(source: Source) -> bool:
+            return local(source) or (isinstance(source, Past) and source.loop is eqn)
+
+        for i, array in zip(self.plain_carry, carry["plain"], strict=True):
+            low.env[eqn.outs[i]] = self._last(i, array)
+        for i, array in zip(self.sums, carry["sums"], strict=True):
+            low.boxed[eqn.outs[i]] = array
+        for i, array, axes in zip(self.plain_ys, ys["plain"], self.made["plain"], strict=True):
+            named = tuple(Stacked(eqn, a) if mine(a) else a for a in axes)
+            low.env[eqn.outs[i]] = Val(jnp.moveaxis(array, 0, len(axes)), named)
+        for i, array in zip(self.boxed_ys, ys["boxed"], strict=True):
+            low.boxed[eqn.outs[i]] = array
+        for source, array, axes in zip(
+            self.stacked, ys["stacked"], self.made["stacked"], strict=True
+        ):
+            frame.logp[source] = Val(jnp.moveaxis(array, 0, len(axes)), axes)
+        if self.states:
+            self._publish_state(frame, carry["state"], [Final(eqn, s.inner) for s in self.states])
+        if self.tabled:
+            self._publish_table(ys["table"])
+        for source, table in zip(self.chains, ys["transitions"], strict=True):
+            before = tuple(Past(eqn, source) for _ in self.states)
+            axes = (*self.given, *before, source)
+            lanes = tuple(Along(i) for i in range(table.ndim - len(axes)))
+            frame.transitions[source] = Factor(
+                Val(jnp.moveaxis(table, 0, len(axes)), axes),
+                (source,),
+                {**{g: () for g in self.given}, **{b: lanes for b in before}, source: lanes},
+            )
+        low.seen.update({name: jnp.mean(x) for name, x in ys["seen"].items()})
+
+    def _last(self, i: int, array: Array) -> Val:
+        """A carry after the last step, without the axes that only its first value had."""
+        axes = [
+            Final(self.eqn, a.inner) if isinstance(a, Past) and a.loop is self.eqn else a
+            for a in self.entry_axes[i]
+        ]
+        left = self.low.analysis.of(self.eqn.outs[i]).axes
+        for at in reversed(range(len(axes))):
+            if axes[at] not in left:
+                array = lax.index_in_dim(array, 0, at, keepdims=False)
+                del axes[at]
+        return Val(array, tuple(axes))
+
+    def _publish_table(self, table: Array) -> None:
+        lead = len(self.given) + len(self.tabled)
+        table = jnp.moveaxis(table, 0, lead)
+        lanes = {
+            s: (Along(0), *(Along(i + 1) for i in range(len(self._lanes_of(s.inner)))))
+            for s in self.tabled
+        }
+        factor = Factor(
+            Val(table, (*self.given, *self.tabled)),
+            tuple(self.tabled),
+            {**{g: () for g in self.given}, **lanes},
+        )
+        self.frame.factors.update(dict.fromkeys(self.tabled, factor))

@@ -1,0 +1,1 @@
+"""The standard library: papers' models as programs in the language, one sub-package each."""
