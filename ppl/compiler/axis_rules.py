@@ -98,7 +98,7 @@ def _without(ndim: int, axes: Sequence[int]) -> AxisMap:
     "reduce_xor", "argmax", "argmin", "reduce",
 )  # fmt: skip
 def _reduce(eqn: Eqn, operand: int) -> AxisMap:
-    axes = eqn.params.get("axes", eqn.params.get("dimensions"))
+    axes = eqn.params["axes" if "axes" in eqn.params else "dimensions"]
     return _without(_ndim(eqn, operand), axes)
 
 

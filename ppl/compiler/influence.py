@@ -90,9 +90,7 @@ Source = Site | Stacked | Sliced | Past | Final
 
 def site_of(source: Source) -> Eqn:
     """The choice that a source is about."""
-    while not isinstance(source, Site):
-        source = source.inner
-    return source.eqn
+    return source.eqn if isinstance(source, Site) else site_of(source.inner)
 
 
 # -------------------------------------------------------------------------------- alignments
@@ -184,9 +182,8 @@ class Influence:
         """Move axis i to `axis_map[i]` (`None`: the axis is lost, its lane is mixed)."""
 
         def move(e: Entry) -> Entry:
-            if e is None or axis_map[e.axis] is None:
-                return None
-            return Along(axis_map[e.axis], e.order)
+            axis = None if e is None else axis_map[e.axis]
+            return None if e is None or axis is None else Along(axis, e.order)
 
         return self.map(move)
 
@@ -221,6 +218,9 @@ class Analysis:
         self.env: dict[Var, Influence] = {}
         self.params_of: dict[Eqn, Influence] = {}
         """influence on the parameters of a choice, in lane coordinates of the choice"""
+        self.guards: dict[Eqn, Influence] = {}
+        """influence on whether a choice is made at all (the branches around it)"""
+        self._guard = NOTHING
         self.states: dict[Eqn, list[Influence]] = {}
         """for each scan: the influence on its carries at the end of a step"""
         self.starts: dict[Eqn, dict[Source, Source]] = {}
@@ -260,8 +260,9 @@ class Analysis:
             if influence := self.of(atom):
                 params = params.join(influence.along(site_axis_map(eqn, i)))
         self.params_of[eqn] = params
+        self.guards[eqn] = self._guard
         kind, lanes = self.kind_of(eqn), self.lanes_of(eqn)
-        own = {Site(eqn): tuple(Along(i) for i in range(lanes))}
+        own: dict[Source, Alignment] = {Site(eqn): tuple(Along(i) for i in range(lanes))}
         if kind == "score":
             return [Influence(_join_maps(params.score, own), params.axes)]
         if kind == "enum":
@@ -269,11 +270,17 @@ class Analysis:
             return [Influence(score, own)]
         return [params]
 
+    def logp_axes(self, site: Eqn) -> dict[Source, Alignment]:
+        """The enumerated choices over whose values a choice's log-probability is tabulated."""
+        return {**self.guards[site].axes, **self.params_of[site].axes}
+
     def cond(self, eqn: Eqn) -> Sequence[Influence]:
         # Which branch runs is decided by the index: its draws influence every output's entries.
-        index = mixed(self.of(eqn.ins[0]))
+        index, outer = mixed(self.of(eqn.ins[0])), self._guard
+        self._guard = outer.join(index)
         for inner in eqn.blocks:
             self.block(inner)
+        self._guard = outer
         outs = []
         for i in range(len(eqn.outs)):
             out = index
@@ -427,7 +434,7 @@ def _slice(loop: Eqn, influence: Influence) -> Influence:
     def change(source: Source, alignment: Alignment):
         lane = next((i for i, e in enumerate(alignment) if e is not None and e.axis == 0), None)
         entry = None if lane is None else alignment[lane]
-        if entry is None or entry.order not in (Order.EXACT, in_order):
+        if lane is None or entry is None or entry.order not in (Order.EXACT, in_order):
             return [(source, tuple(map(shift, alignment)))]
         rest = tuple(shift(e) for i, e in enumerate(alignment) if i != lane)
         now = Sliced(loop, source, lane)
@@ -469,6 +476,32 @@ def _close(
         Influence(influence.score, {}).rename(score).score,
         Influence({}, influence.axes).rename(axes).axes,
     )
+
+
+def stack_axis(
+    loop: Eqn, local: Callable[[Source], bool], axis: Source, alignment: Alignment
+) -> tuple[Source, Alignment]:
+    """An enumerated axis of a step's value, and of all steps' values stacked.
+
+    `alignment` says where the axis' lanes run among those of another source; likewise the result.
+    """
+    rest = tuple(None if e is None else Along(e.axis + 1, e.order) for e in alignment)
+    if local(axis) or (isinstance(axis, Past) and axis.loop is loop):
+        return Stacked(loop, axis), (Along(0), *rest)
+    return axis, rest
+
+
+def slice_axis(
+    loop: Eqn, lane: int, axis: Source, alignment: Alignment
+) -> tuple[Source, Alignment]:
+    """An enumerated axis of a source's table, and of one entry of it along `lane`."""
+    at = next((i for i, e in enumerate(alignment) if e is not None and e.axis == lane), None)
+    rest = tuple(
+        None if e is None else Along(e.axis - (e.axis > lane), e.order)
+        for i, e in enumerate(alignment)
+        if i != at
+    )
+    return (axis if at is None else Sliced(loop, axis, at)), rest
 
 
 def covered(influence: Mapping[Source, Alignment]) -> dict[Source, Alignment]:

@@ -20,7 +20,9 @@ from ppl.compiler.influence import (
     Stacked,
     local_sources,
     site_of,
+    slice_axis,
     source_lanes,
+    stack_axis,
 )
 from ppl.compiler.plan import CannotEnumerate
 from ppl.compiler.tables import Conflict, Factor, Val, spread, weights
@@ -61,7 +63,7 @@ class Loop:
         self.slices.sort(key=lambda s: ages[s.inner])
         self.stacked = [s for s in mine if isinstance(s, Stacked) and s in plan.charged]
         self.tabled = [s for s in mine if isinstance(s, Stacked) and s in plan.tabulated]
-        chains = {s.inner for s in plan.tabulated if plan.is_chain(s)}
+        chains = {s.inner for s in plan.tabulated if isinstance(s, Sliced) and plan.is_chain(s)}
         self.chains = [s for s in self.tabled if s in chains]
         self.states = plan.loop_states(eqn)
         self.draws = bool(draw_counts(body))
@@ -139,7 +141,7 @@ class Loop:
         return jnp.zeros((*sizes, *lanes), self.low.plan.logp_dtype(source))
 
     def _past_axes(self, past: Past) -> tuple[Source, ...]:
-        axes = self.low.analysis.params_of[site_of(past)].axes
+        axes = self.low.plan.logp_axes(past)
         local = local_sources(self.eqn)
         for axis in axes:
             if local(axis) or (isinstance(axis, Past) and axis.loop is self.eqn):
@@ -215,7 +217,7 @@ class Loop:
             wanted = {**{g: () for g in self.given}, **wanted}
             return weights(axes, wanted, ndim, {**frame.factors, **ones}, {})
         except Conflict as conflict:
-            raise self.low.refuse(conflict, self.body.outs[0]) from conflict
+            raise self.low.refuse(conflict, self.eqn.where) from conflict
 
     def _slice(self, source: Sliced) -> Array:
         """What each step sees of an outer choice's log-probability or probabilities."""
@@ -272,20 +274,17 @@ class Loop:
 
     def _publish_slice(self, frame: Frame, source: Sliced, array: Array) -> None:
         if source not in self.slice_factors:
-            frame.logp[source] = Val(array, self.frame.logp[source.inner].axes)
+            lanes = self.low.plan.logp_axes(source.inner)
+            axes = self.frame.logp[source.inner].axes
+            sliced = (slice_axis(self.eqn, source.lane, a, lanes.get(a, ()))[0] for a in axes)
+            frame.logp[source] = Val(array, tuple(sliced))
             return
         factor, lane = self.slice_factors[source]
 
         def rest(s: Source, alignment: Alignment) -> tuple[Source, Alignment]:
             if isinstance(s, Past):  # a chain's step before: what this loop remembers
                 return Past(self.eqn, source), rest(source.inner, factor.lanes[source.inner])[1]
-            at = next((i for i, e in enumerate(alignment) if e is not None and e.axis == lane), -1)
-            moved = tuple(
-                Along(e.axis - (e.axis > lane)) if e is not None else None
-                for i, e in enumerate(alignment)
-                if i != at
-            )
-            return (Sliced(self.eqn, s, at) if at >= 0 else s), moved
+            return slice_axis(self.eqn, lane, s, alignment)
 
         lanes = dict(rest(s, a) for s, a in factor.lanes.items())
         names = {s: rest(s, a)[0] for s, a in factor.lanes.items()}
@@ -370,22 +369,20 @@ class Loop:
         eqn, low, frame = self.eqn, self.low, self.frame
         local = local_sources(eqn)
 
-        def mine(source: Source) -> bool:
-            return local(source) or (isinstance(source, Past) and source.loop is eqn)
-
         for i, array in zip(self.plain_carry, carry["plain"], strict=True):
             low.env[eqn.outs[i]] = self._last(i, array)
         for i, array in zip(self.sums, carry["sums"], strict=True):
             low.boxed[eqn.outs[i]] = array
         for i, array, axes in zip(self.plain_ys, ys["plain"], self.made["plain"], strict=True):
-            named = tuple(Stacked(eqn, a) if mine(a) else a for a in axes)
+            named = tuple(stack_axis(eqn, local, a, ())[0] for a in axes)
             low.env[eqn.outs[i]] = Val(jnp.moveaxis(array, 0, len(axes)), named)
         for i, array in zip(self.boxed_ys, ys["boxed"], strict=True):
             low.boxed[eqn.outs[i]] = array
         for source, array, axes in zip(
             self.stacked, ys["stacked"], self.made["stacked"], strict=True
         ):
-            frame.logp[source] = Val(jnp.moveaxis(array, 0, len(axes)), axes)
+            named = tuple(stack_axis(eqn, local, a, ())[0] for a in axes)
+            frame.logp[source] = Val(jnp.moveaxis(array, 0, len(axes)), named)
         if self.states:
             self._publish_state(frame, carry["state"], [Final(eqn, s.inner) for s in self.states])
         if self.tabled:

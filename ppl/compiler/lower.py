@@ -24,6 +24,7 @@ from ppl.compiler.frame import Frame
 from ppl.compiler.influence import (
     Alignment,
     Along,
+    Entry,
     Final,
     Order,
     Past,
@@ -172,19 +173,17 @@ class Lowering:
         cost = Val(jnp.asarray(cost.array), cost.axes)
         self._probe(f"the cost at {self.plan.where(var)}", cost)
         ndim = len(cost.shape)
+        wanted = {s: tuple(map(_exactly, a)) for s, a in influence.axes.items()}
         charges: dict[tuple[str, tuple[Source, ...]], list[Val]] = {}
         for source, alignment in covered(influence.score).items():
             logp = frame.logp[source]
+            for axis, lanes in self.plan.logp_axes(source).items():
+                where = tuple(None if e is None else _exactly(alignment[e.axis]) for e in lanes)
+                wanted.setdefault(axis, where)
             laid = lay_along(logp.array, len(logp.axes), alignment, ndim)
             baseline = self.plan.strategies[site_of(source)].baseline
             charges.setdefault((baseline, logp.axes), []).append(Val(laid, logp.axes))
         axes = union([cost, *(v for group in charges.values() for v in group)])
-        wanted = {
-            s: tuple(e if e is not None and e.order is Order.EXACT else None for e in a)
-            for s, a in influence.axes.items()
-        }
-        for axis in axes:  # a charge's own axes run along no lane of the cost
-            wanted.setdefault(axis, ())
         joint = self._joint(axes, wanted, ndim, frame, var) if axes else None
         level = spread(cost, axes)
         boxed = level
@@ -206,7 +205,7 @@ class Lowering:
             self._check_sites(axes)
             return weights(axes, wanted, ndim, frame.factors, frame.joints)
         except Conflict as conflict:
-            raise self.refuse(conflict, var) from conflict
+            raise self.refuse(conflict, self.plan.where(var)) from conflict
 
     def _check_sites(self, axes: Sequence[Source]) -> None:
         """The same choice seen in two unrelated ways cannot be tabulated twice."""
@@ -220,9 +219,9 @@ class Lowering:
             if ended and not set(starts.values()).isdisjoint(axes):
                 raise Conflict(axes[0], "a value combines a loop's first and later states")
 
-    def refuse(self, conflict: Conflict, var: Var) -> CannotEnumerate:
+    def refuse(self, conflict: Conflict, where: str) -> CannotEnumerate:
         """The error for choices that cannot be tabulated together."""
-        because = f"{conflict.because}, in the cost at {self.plan.where(var)}"
+        because = f"{conflict.because}, at {where}"
         return CannotEnumerate(site_of(conflict.source), because)
 
     def _baseline(self, kind: str, var: Var, expected: Array) -> Array:
@@ -239,6 +238,11 @@ class Lowering:
             self.seen[name] = jnp.mean(lax.stop_gradient(expected))
             return self.baselines[name].astype(expected.dtype)
         return jnp.zeros((), expected.dtype)
+
+
+def _exactly(entry: Entry) -> Entry:
+    """The entry if it is one lane per entry of the value."""
+    return entry if entry is not None and entry.order is Order.EXACT else None
 
 
 def _expected(

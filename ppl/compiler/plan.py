@@ -31,7 +31,9 @@ from ppl.compiler.influence import (
     covered,
     local_sources,
     site_of,
+    slice_axis,
     source_lanes,
+    stack_axis,
 )
 from ppl.compiler.region import Region
 from ppl.compiler.smoothness import Flow, Kink
@@ -118,7 +120,7 @@ class Plan:
     def axis_size(self, source: Source) -> int:
         """Length of an enumerated choice's axis."""
         eqn = site_of(source)
-        return joint_size(eqn) if eqn in self.joint else support_size(eqn)
+        return joint_size(eqn) if eqn in self.joint else support_size(eqn) or 0
 
     def logp_dtype(self, source: Source) -> Any:
         eqn = site_of(source)
@@ -138,6 +140,24 @@ class Plan:
         leaving = self.analysis.states[loop]
         return [i for v, i in zip(carries, leaving, strict=False) if v in self.region.plain]
 
+    def logp_axes(self, source: Source) -> dict[Source, Alignment]:
+        """The enumerated choices over which a source's log-probability is tabulated.
+
+        Each with where its lanes run among those of the source.
+        """
+        match source:
+            case Site(eqn):
+                return self.analysis.logp_axes(eqn)
+            case Stacked(loop, inner):
+                local = local_sources(loop)
+                inside = self.logp_axes(inner).items()
+                return dict(stack_axis(loop, local, a, where) for a, where in inside)
+            case Sliced(loop, inner, lane):
+                outside = self.logp_axes(inner).items()
+                return dict(slice_axis(loop, lane, a, where) for a, where in outside)
+            case Past(_, inner) | Final(_, inner):
+                return self.logp_axes(inner)
+
     def remembers(self, loop: Eqn, source: Source) -> bool:
         """Whether a choice in a loop depends on the loop's enumerated state."""
         seen: set[Source] = set()
@@ -149,7 +169,7 @@ class Plan:
             if s not in seen:
                 seen.add(s)
                 if isinstance(s, Site):
-                    todo += self.analysis.params_of[s.eqn].axes
+                    todo += self.analysis.logp_axes(s.eqn)
                 elif not isinstance(s, Past):
                     todo.append(s.inner)
         return False
@@ -164,10 +184,10 @@ class Plan:
             made.loop, made.inner
         )
 
-    def chain_trouble(self, source: Sliced) -> str | None:
+    def chain_trouble(self, source: Source) -> str | None:
         """Why the transition probabilities of such a chain cannot be had, or `None`."""
+        assert isinstance(source, Sliced) and isinstance(source.inner, Stacked)
         made, loop = source.inner, source.loop
-        assert isinstance(made, Stacked)
         first, second = self.analysis.starts.get(made.loop), self.analysis.starts.get(loop)
         together = [s for s in self.tabulated if isinstance(s, Stacked) and s.loop is made.loop]
         simple = (
@@ -188,7 +208,7 @@ class Plan:
         """The enumerated choices that a choice's probabilities depend on."""
         match source:
             case Site(eqn):
-                return list(self.analysis.params_of[eqn].axes)
+                return list(self.analysis.logp_axes(eqn))
             case Sliced(_, inner, _):
                 factor = factors[inner]
                 return [a for a in factor.table.axes if a not in factor.members]
@@ -297,9 +317,7 @@ def _settle(
     return plan
 
 
-def _asked(
-    live: list[Eqn], every: list[Eqn], overrides: Mapping[str, Any]
-) -> dict[Eqn, Any]:
+def _asked(live: list[Eqn], every: list[Eqn], overrides: Mapping[str, Any]) -> dict[Eqn, Any]:
     """The strategies that the user gave, in the program or by address pattern."""
     for eqn in live:
         if eqn.kind == "foreign_site":
@@ -445,13 +463,13 @@ def _collect(plan: Plan) -> None:
             if not isinstance(source, Site):
                 score.append(source.inner)
             # A score choice drawn per value of an enumerated one brings that axis along.
-            axes += plan.analysis.params_of[site_of(source)].axes
+            axes += plan.logp_axes(source)
     while axes:
         source = axes.pop()
         if source not in plan.tabulated:
             plan.tabulated[source] = None
             if isinstance(source, Site):
-                axes += plan.analysis.params_of[source.eqn].axes
+                axes += plan.analysis.logp_axes(source.eqn)
             else:
                 axes.append(source.inner)
             if isinstance(source, Past | Final):

@@ -142,6 +142,7 @@ class Region:
             self.parts[atom] = parts
             todo += parts
             eqn = atom.eqn
+            assert eqn is not None  # an input is no linear function of anything
             if eqn.kind == "scan" and (i := eqn.outs.index(atom)) < eqn.params["num_carry"]:
                 todo += self._sum(eqn, i)
             elif not eqn.blocks:
@@ -180,8 +181,10 @@ class Region:
                     todo.append(body.outs[slot[1]])
                 continue
             todo += self._linear_parts(atom) or ()
-            if atom.eqn is not None and atom.eqn.kind == "scan":
-                todo.append(atom.eqn.ins[atom.eqn.outs.index(atom)])
+            inner = atom.eqn
+            if inner is not None and inner.kind == "scan":
+                i = inner.outs.index(atom)
+                todo += inner.ins[i : i + 1] if i < inner.params["num_carry"] else []
         return False
 
     def _sum(self, loop: Eqn, carry: int) -> list[Atom]:

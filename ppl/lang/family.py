@@ -43,7 +43,8 @@ class Family:
             Figurnov et al., arXiv 1805.08498), or `None`.
         enumerate: all values of the support, `[size, *event_shape]`, as a function of the
             parameters (arrays where they are known when the program is built, else
-            `jax.ShapeDtypeStruct`s), or `None` where there is no finite list.
+            `jax.ShapeDtypeStruct`s); it, or what it returns, is `None` where there is no finite
+            list.
         alternatives: sets of parameter names of which exactly one must be given
             (`{"logits", "probs"}`).
         defaults: values of parameters that may be left out; `None` for none at all.
@@ -58,7 +59,7 @@ class Family:
     event_shape: Callable[[dict[str, tuple[int, ...]]], tuple[int, ...]] = lambda shapes: ()
     kind: Kind = "float"
     reparam: Literal["explicit", "implicit"] | None = None
-    enumerate: Callable[[dict[str, Any]], Array] | None = None
+    enumerate: Callable[[dict[str, Any]], Array | None] | None = None
     alternatives: frozenset[str] = frozenset()
     defaults: Mapping[str, Any] | None = None
     tfp: Callable[..., Any] | None = None

@@ -111,10 +111,10 @@ def _log_density_abstract(value, *params, family: Family, names, event_ndims, **
 
 def log_density_values(value: Array, *params: Array, family: Family, names, event_ndims, **_):
     """What a `log_density_p` equation computes."""
-    value, *params = map(jnp.asarray, (value, *params))  # JAX hands over literals as floats
-    shape = _batch_shape(value.shape, [p.shape for p in params], family, names, event_ndims)
-    named = {n: jnp.asarray(p) for n, p in zip(names, params, strict=True)}
-    out = family.log_density(jnp.asarray(value), **named)
+    # JAX hands over literals as floats
+    value, arrays = jnp.asarray(value), [jnp.asarray(p) for p in params]
+    shape = _batch_shape(value.shape, [p.shape for p in arrays], family, names, event_ndims)
+    out = family.log_density(value, **dict(zip(names, arrays, strict=True)))
     return jnp.broadcast_to(out, shape)
 
 

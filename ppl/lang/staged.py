@@ -160,7 +160,7 @@ class _Flattener:
 
         def read(v: Any) -> Atom:
             if isinstance(v, _compat.Literal):
-                return Lit(np.asarray(v.val, v.aval.dtype), v.aval)
+                return Lit(np.asarray(v.val, getattr(v.aval, "dtype", None)), v.aval)
             return env[v]
 
         for eqn in jaxpr.eqns:
@@ -341,18 +341,18 @@ def _mark_inputs(eqn: Eqn, used: Sequence[int], live: set[Var]) -> None:
             _mark(inner, used, live)
         return
     body, num_carry = eqn.blocks[0], eqn.params["num_carry"]
-    used = set(used)
+    needed = set(used)
     while True:  # a carry that a needed output reads is needed itself
-        _mark(body, sorted(used), live)
-        more = used | {i for i in range(num_carry) if body.ins[i] in live}
-        if more == used:
+        _mark(body, sorted(needed), live)
+        more = needed | {i for i in range(num_carry) if body.ins[i] in live}
+        if more == needed:
             break
-        used = more
+        needed = more
     live.update(
         a for a, v in zip(eqn.ins, body.ins, strict=True) if v in live and isinstance(a, Var)
     )
-    live.update(a for i in used if i < num_carry and isinstance(a := eqn.ins[i], Var))
-    live.update(eqn.outs[i] for i in used if i < num_carry)
+    live.update(a for i in needed if i < num_carry and isinstance(a := eqn.ins[i], Var))
+    live.update(eqn.outs[i] for i in needed if i < num_carry)
 
 
 def _has_effect(eqn: Eqn) -> bool:
@@ -418,11 +418,7 @@ def _initial(decl: ParamDecl, key: jax.Array, known: dict[Var, Any]) -> Any:
     if info.initialiser is not None:
         tree = info.initialiser(jax.random.fold_in(key, zlib.crc32(decl.name.encode())))
         return jax.tree.map(lambda x: jax.numpy.asarray(x) if eqx.is_array(x) else x, tree)
-    missing = [i for i in range(info.treedef.num_leaves) if i not in decl.inits]
-    leaves = [
-        _evaluate(decl.inits[i], known, decl) if i not in missing else None
-        for i in range(info.treedef.num_leaves)
-    ]
+    leaves = [_evaluate(decl.inits[i], known, decl) for i in range(info.treedef.num_leaves)]
     for leaf in leaves:
         if np.issubdtype(leaf.dtype, np.inexact) and not bool(
             jax.numpy.all(info.support.check(leaf))

@@ -33,6 +33,11 @@ class Strategy(Protocol):
     name: ClassVar[str]
     kind: ClassVar[Kind]
 
+    @property
+    def baseline(self) -> str:
+        """What is subtracted from costs before they are charged (of kind `"score"`)."""
+        ...
+
     def refusal(self, eqn: Eqn) -> str | None:
         """Why this choice cannot have the strategy, or `None` if it can."""
         ...

@@ -49,6 +49,7 @@ class Enumerate:
     """
 
     name: ClassVar[str] = "enum"
+    baseline: ClassVar[str] = "none"
     kind: ClassVar[Kind] = "enum"
 
     def refusal(self, eqn: Eqn) -> str | None:

@@ -21,6 +21,7 @@ class Reparam:
     """
 
     name: ClassVar[str] = "reparam"
+    baseline: ClassVar[str] = "none"
     kind: ClassVar[Kind] = "path"
 
     def refusal(self, eqn: Eqn) -> str | None:

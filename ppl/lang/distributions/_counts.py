@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Array
 
 from ppl import _compat
-from ppl.lang.distributions._safe import count_log, softplus
+from ppl.lang.distributions._safe import Alternative, count_log, softplus
 
 
-def bernoulli_terms(ones: Array, zeros: Array, logits: Array | None, probs: Array | None) -> Array:
+def bernoulli_terms(ones: Array, zeros: Array, logits: Alternative, probs: Alternative) -> Array:
     """`ones * log p + zeros * log(1 - p)`, with `0 log 0 = 0`."""
     if probs is not None:
         return count_log(ones, probs) + count_log(zeros, 1 - probs)

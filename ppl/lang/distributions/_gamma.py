@@ -66,7 +66,8 @@ def _follow(log_draw: Array, concentration: Array) -> Array:
 
 @_follow.defjvp
 def _follow_jvp(primals, tangents):
-    return primals[0], tangents[0] + _slope(*primals) * tangents[1]
+    log_draw, concentration = primals
+    return log_draw, tangents[0] + _slope(log_draw, concentration) * tangents[1]
 
 
 @jax.jit
@@ -76,14 +77,10 @@ def _slope(log_draw: Array, a: Array) -> Array:
     # Three regimes. For x -> 0 the CDF is x**a / Gamma(a + 1), also where x itself underflows.
     # For large a, the cube root of x is normal (Wilson and Hilferty, 1931) to within 1e-5, while
     # `random_gamma_grad` loses its digits in float32 (6 % off at a = 1e6).
-    near_zero, large = x < jnp.sqrt(tiny(x.dtype)), a > _LARGE[x.dtype.itemsize]
+    near_zero, large = x < jnp.sqrt(tiny(x.dtype)), a > (1e6 if x.dtype.itemsize == 8 else 1e3)
     z = jnp.exp((log_draw - jnp.log(a)) / 3)
     normal = 1 / a + (1 / (3 * a) - 1.5 * (z - 1 + 1 / (9 * a))) / (a * z)
     x_mid, a_mid = jnp.where(near_zero | large, 1, x), jnp.where(large, 1, a)
     middle = lax.random_gamma_grad(a_mid, x_mid) / x_mid
     power = (digamma(a + 1) - log_draw) / a
     return jnp.where(near_zero, power, jnp.where(large, normal, middle))
-
-
-_LARGE = {4: 1e3, 8: 1e6}
-"""Where the normal approximation takes over, by bytes per number."""

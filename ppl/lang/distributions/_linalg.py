@@ -54,4 +54,4 @@ def square_event(family: str, name: str, shape: tuple[int, ...]) -> tuple[int, i
         raise ShapeError(
             f"{family}: parameter {name!r} is not a square matrix", because=f"its shape is {shape}"
         )
-    return shape[-2:]
+    return shape[-2], shape[-1]

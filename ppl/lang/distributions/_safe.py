@@ -17,6 +17,9 @@ from jax import lax
 from jaxtyping import Array
 from tensorflow_probability.substrates import jax as tfp
 
+type Alternative = Any
+"""A parameter: an `Array`, or `None` where an alternative to it is given."""
+
 
 def safe_log(p: Array) -> Array:
     """`log p`; at `p <= 0` it is -inf with gradient 0.

@@ -8,19 +8,19 @@ from jaxtyping import Array
 from tensorflow_probability.substrates import jax as tfp
 
 from ppl.lang.distribution import make_distribution
-from ppl.lang.distributions._safe import only_where, safe_log, softplus
+from ppl.lang.distributions._safe import Alternative, only_where, safe_log, softplus
 from ppl.lang.family import Family
 from ppl.lang.supports import integer_interval
 
 
 def _sample(
-    key: Array, shape: tuple[int, ...], logits: Array | None = None, probs: Array | None = None
+    key: Array, shape: tuple[int, ...], logits: Alternative = None, probs: Alternative = None
 ) -> Array:
     p = jax.nn.sigmoid(logits) if probs is None else probs
     return (jax.random.uniform(key, shape, p.dtype) < p).astype(jnp.int32)
 
 
-def log_density(value: Array, logits: Array | None = None, probs: Array | None = None) -> Array:
+def log_density(value: Array, logits: Alternative = None, probs: Alternative = None) -> Array:
     """Log-probability of a 0 or 1, `False` or `True`."""
     one = value == 1
     if probs is None:

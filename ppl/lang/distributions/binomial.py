@@ -11,7 +11,7 @@ from tensorflow_probability.substrates import jax as tfp
 
 from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions._counts import bernoulli_terms, largest
-from ppl.lang.distributions._safe import as_float, is_count, log_beta, only_if_possible
+from ppl.lang.distributions._safe import Alternative, as_float, is_count, log_beta, only_if_possible
 from ppl.lang.family import Family
 from ppl.lang.supports import integer_interval
 
@@ -20,15 +20,15 @@ def _sample(
     key: Array,
     shape: tuple[int, ...],
     total_count: Array,
-    logits: Array | None = None,
-    probs: Array | None = None,
+    logits: Alternative = None,
+    probs: Alternative = None,
 ) -> Array:
     p = jax.nn.sigmoid(logits) if probs is None else probs
     return jax.random.binomial(key, total_count, p, shape, p.dtype).astype(jnp.int32)
 
 
 def _log_density(
-    value: Array, total_count: Array, logits: Array | None = None, probs: Array | None = None
+    value: Array, total_count: Array, logits: Alternative = None, probs: Alternative = None
 ) -> Array:
     inside = is_count(value) & (value <= total_count)
     ones = jnp.where(inside, as_float(value, total_count), 0)

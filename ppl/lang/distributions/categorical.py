@@ -9,12 +9,12 @@ from jaxtyping import Array
 from tensorflow_probability.substrates import jax as tfp
 
 from ppl.lang.distribution import make_distribution
-from ppl.lang.distributions._safe import only_if_possible, safe_log
+from ppl.lang.distributions._safe import Alternative, only_if_possible, safe_log
 from ppl.lang.family import Family
 from ppl.lang.supports import integer_interval, one_hot
 
 
-def log_probs_of(logits: Array | None, probs: Array | None) -> Array:
+def log_probs_of(logits: Alternative, probs: Alternative) -> Array:
     """Log-probabilities along the last axis; -inf where the probability is zero."""
     if probs is not None:
         return safe_log(probs)
@@ -22,13 +22,13 @@ def log_probs_of(logits: Array | None, probs: Array | None) -> Array:
 
 
 def _sample(
-    key: Array, shape: tuple[int, ...], logits: Array | None = None, probs: Array | None = None
+    key: Array, shape: tuple[int, ...], logits: Alternative = None, probs: Alternative = None
 ) -> Array:
     weights = jnp.log(probs) if logits is None else logits
     return jax.random.categorical(key, weights, shape=shape).astype(jnp.int32)
 
 
-def _log_density(value: Array, logits: Array | None = None, probs: Array | None = None) -> Array:
+def _log_density(value: Array, logits: Alternative = None, probs: Alternative = None) -> Array:
     weights = probs if logits is None else logits
     index = jnp.clip(value, 0, weights.shape[-1] - 1).astype(jnp.int32)
     inside = value == index
@@ -65,7 +65,7 @@ def _one_hot_sample(key: Array, shape: tuple[int, ...], **params: Array) -> Arra
 
 
 def _one_hot_log_density(
-    value: Array, logits: Array | None = None, probs: Array | None = None
+    value: Array, logits: Alternative = None, probs: Alternative = None
 ) -> Array:
     log_probability = jnp.sum(jnp.where(value == 1, log_probs_of(logits, probs), 0), -1)
     return only_if_possible(one_hot(value.shape[-1]).check(value), log_probability)

@@ -11,7 +11,7 @@ from tensorflow_probability.substrates import jax as tfp
 
 from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions._gamma import log_gamma_draw
-from ppl.lang.distributions._safe import only_where, xlogy
+from ppl.lang.distributions._safe import Alternative, only_where, xlogy
 from ppl.lang.family import Family
 from ppl.lang.supports import positive
 
@@ -31,8 +31,8 @@ def _sample(
     key: Array,
     shape: tuple[int, ...],
     concentration: Array,
-    rate: Array | None = None,
-    log_rate: Array | None = None,
+    rate: Alternative = None,
+    log_rate: Alternative = None,
 ) -> Array:
     if log_rate is None:
         log_rate = jnp.log(rate)
@@ -40,7 +40,7 @@ def _sample(
 
 
 def _log_density(
-    value: Array, concentration: Array, rate: Array | None = None, log_rate: Array | None = None
+    value: Array, concentration: Array, rate: Alternative = None, log_rate: Alternative = None
 ) -> Array:
     if rate is None:
         rate = jnp.exp(log_rate)

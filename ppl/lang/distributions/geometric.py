@@ -9,19 +9,19 @@ from tensorflow_probability.substrates import jax as tfp
 
 from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions._counts import bernoulli_terms, to_int
-from ppl.lang.distributions._safe import as_float, is_count, only_if_possible, softplus
+from ppl.lang.distributions._safe import Alternative, as_float, is_count, only_if_possible, softplus
 from ppl.lang.family import Family
 from ppl.lang.supports import nonnegative_integer
 
 
 def _sample(
-    key: Array, shape: tuple[int, ...], logits: Array | None = None, probs: Array | None = None
+    key: Array, shape: tuple[int, ...], logits: Alternative = None, probs: Alternative = None
 ) -> Array:
     rate = softplus(logits) if probs is None else -jnp.log1p(-probs)  # -log of a failure
     return to_int(jnp.floor(jax.random.exponential(key, shape, rate.dtype) / rate))
 
 
-def _log_density(value: Array, logits: Array | None = None, probs: Array | None = None) -> Array:
+def _log_density(value: Array, logits: Alternative = None, probs: Alternative = None) -> Array:
     inside = is_count(value) & (value < jnp.inf)
     failures = jnp.where(inside, as_float(value, logits if probs is None else probs), 0)
     return only_if_possible(

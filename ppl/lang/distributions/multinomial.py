@@ -9,7 +9,13 @@ from jaxtyping import Array, ArrayLike
 from tensorflow_probability.substrates import jax as tfp
 
 from ppl.lang.distribution import make_distribution
-from ppl.lang.distributions._safe import as_float, count_log, is_count, only_if_possible
+from ppl.lang.distributions._safe import (
+    Alternative,
+    as_float,
+    count_log,
+    is_count,
+    only_if_possible,
+)
 from ppl.lang.family import Family
 from ppl.lang.supports import Support
 
@@ -18,8 +24,8 @@ def _sample(
     key: Array,
     shape: tuple[int, ...],
     total_count: Array,
-    logits: Array | None = None,
-    probs: Array | None = None,
+    logits: Alternative = None,
+    probs: Alternative = None,
 ) -> Array:
     p = jax.nn.softmax(logits, -1) if probs is None else probs
     full = (*shape, p.shape[-1])
@@ -27,7 +33,7 @@ def _sample(
 
 
 def _log_density(
-    value: Array, total_count: Array, logits: Array | None = None, probs: Array | None = None
+    value: Array, total_count: Array, logits: Alternative = None, probs: Alternative = None
 ) -> Array:
     inside = counts(total_count).check(value)
     k = jnp.where(inside[..., None], as_float(value, total_count), 0)

@@ -10,7 +10,7 @@ from tensorflow_probability.substrates import jax as tfp
 from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions._counts import bernoulli_terms, poisson_draw
 from ppl.lang.distributions._gamma import log_gamma_draw
-from ppl.lang.distributions._safe import as_float, is_count, log_beta, only_if_possible
+from ppl.lang.distributions._safe import Alternative, as_float, is_count, log_beta, only_if_possible
 from ppl.lang.family import Family
 from ppl.lang.supports import nonnegative_integer
 
@@ -19,8 +19,8 @@ def _sample(
     key: Array,
     shape: tuple[int, ...],
     total_count: Array,
-    logits: Array | None = None,
-    probs: Array | None = None,
+    logits: Alternative = None,
+    probs: Alternative = None,
 ) -> Array:
     if logits is None:
         logits = jnp.log(probs) - jnp.log1p(-probs)
@@ -31,7 +31,7 @@ def _sample(
 
 
 def _log_density(
-    value: Array, total_count: Array, logits: Array | None = None, probs: Array | None = None
+    value: Array, total_count: Array, logits: Alternative = None, probs: Alternative = None
 ) -> Array:
     inside = is_count(value) & (value < jnp.inf)
     k = jnp.where(inside, as_float(value, total_count), 0)

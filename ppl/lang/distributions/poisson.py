@@ -9,18 +9,24 @@ from tensorflow_probability.substrates import jax as tfp
 
 from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions._counts import poisson_draw
-from ppl.lang.distributions._safe import as_float, count_log, is_count, only_if_possible
+from ppl.lang.distributions._safe import (
+    Alternative,
+    as_float,
+    count_log,
+    is_count,
+    only_if_possible,
+)
 from ppl.lang.family import Family
 from ppl.lang.supports import nonnegative_integer
 
 
 def _sample(
-    key: Array, shape: tuple[int, ...], rate: Array | None = None, log_rate: Array | None = None
+    key: Array, shape: tuple[int, ...], rate: Alternative = None, log_rate: Alternative = None
 ) -> Array:
     return poisson_draw(key, shape, jnp.exp(log_rate) if rate is None else rate)
 
 
-def _log_density(value: Array, rate: Array | None = None, log_rate: Array | None = None) -> Array:
+def _log_density(value: Array, rate: Alternative = None, log_rate: Alternative = None) -> Array:
     inside = is_count(value) & (value < jnp.inf)
     if rate is not None:
         k = jnp.where(inside, as_float(value, rate), 0)
