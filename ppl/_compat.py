@@ -5,10 +5,11 @@ The rest of the project imports JAX's internals from here only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+from jax import core
 from jax._src import core as _core
 from jax._src import source_info_util as _source_info
 from jax._src.interpreters import batching as _batching
@@ -19,7 +20,7 @@ from jax.extend.core import Primitive as Primitive
 from jax.extend.core import Var as Var
 from jax.interpreters import ad, mlir
 
-ShapedArray = jax.core.ShapedArray
+ShapedArray = core.ShapedArray
 
 
 def hide_frames_of(path: str) -> None:
@@ -52,15 +53,11 @@ def current_source() -> Any:
     return _source_info.current()
 
 
-def library_frames(source_info: Any) -> list[tuple[str, str]]:
-    """(file, function) of the library frames between an equation and the user's code."""
+def frames(source_info: Any) -> Iterator[tuple[str, bool]]:
+    """(file, whether it is the user's) of the calls that made an equation, innermost first."""
     codes, _ = source_info.traceback.raw_frames() if source_info.traceback else ([], [])
-    frames = []
     for code in codes:
-        if _source_info.is_user_filename(code.co_filename):
-            break
-        frames.append((code.co_filename, code.co_qualname))
-    return frames
+        yield code.co_filename, _source_info.is_user_filename(code.co_filename)
 
 
 def stage(fun: Callable, *args: Any, **kwargs: Any) -> tuple[Jaxpr, Any, list[Any]]:
@@ -138,4 +135,4 @@ def is_zero_tangent(tangent: Any) -> bool:
 
 
 def is_concrete(x: Any) -> bool:
-    return not isinstance(x, jax.core.Tracer)
+    return not isinstance(x, core.Tracer)

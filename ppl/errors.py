@@ -60,8 +60,10 @@ class UnsupportedError(PplError, NotImplementedError):
     """A construct that the compiler does not understand, refused so that no draw is baked in."""
 
 
-class ExpectationError(PplError, TypeError):
+class ExpectationError(PplError, ValueError):
     """An expectation was used in a way that would bias the estimate."""
+
+    # No TypeError: JAX catches those while it looks at arguments, and reports its own.
 
 
 class KeyRequiredError(PplError, RuntimeError):

@@ -49,9 +49,13 @@ def _exports(low: Lowering, child: Frame, frame: Frame, inner: Block, eqn: Eqn) 
     for source, logp in child.logp.items():
         if source not in frame.logp:
             out.append(_Export(logp.array, _put_val(frame.logp, source, logp.axes)))
-    for source, factor in child.factors.items():
-        if source not in frame.factors:
-            out.append(_Export(factor.table.array, _put_factor(frame, source, factor)))
+    for inside, outside in (
+        (child.factors, frame.factors),
+        (child.transitions, frame.transitions),
+    ):
+        for source, factor in inside.items():
+            if source not in outside:
+                out.append(_Export(factor.table.array, _put_factor(outside, source, factor)))
     for name, mean in low.seen.items():
         out.append(_Export(mean, _put(low.seen, name)))
     return out
@@ -145,8 +149,10 @@ def _put_val(table: dict[Any, Val], name: Any, axes: tuple[Source, ...]) -> Call
     return lambda array: table.__setitem__(name, Val(array, axes))
 
 
-def _put_factor(frame: Frame, source: Source, factor: Factor) -> Callable[[Array], None]:
+def _put_factor(
+    table: dict[Source, Factor], source: Source, factor: Factor
+) -> Callable[[Array], None]:
     def put(array: Array) -> None:
-        frame.factors[source] = Factor(Val(array, factor.table.axes), factor.members, factor.lanes)
+        table[source] = Factor(Val(array, factor.table.axes), factor.members, factor.lanes)
 
     return put

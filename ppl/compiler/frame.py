@@ -25,4 +25,6 @@ class Frame:
     """of Markov chains made by earlier loops: each step's table given the step before"""
 
     def inside(self, keys: Keys) -> Frame:
-        return Frame(keys, dict(self.logp), dict(self.factors), dict(self.joints), self.transitions)
+        return Frame(
+            keys, dict(self.logp), dict(self.factors), dict(self.joints), dict(self.transitions)
+        )

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array
 
@@ -75,6 +76,8 @@ class Lowering:
         self.analysis, self.region = plan.analysis, plan.region
         self.env: dict[Var, Val] = {v: Val(x) for v, x in env.items()}
         self.boxed: dict[Var, Array] = {}
+        self.own_log_density: dict[Eqn, Val] = {}
+        """of each choice's value at itself, where its strategy computed that anyway"""
         self.baselines, self.probe = baselines or {}, probe
         self.seen: dict[str, Array] = {}
         """numbers observed on the way, averaged over the steps of loops: the mean of each cost
@@ -116,11 +119,16 @@ class Lowering:
         self.env.update(zip(eqn.outs, outs, strict=True))
 
     def _log_density(self, eqn: Eqn, frame: Frame) -> None:
-        if eqn.outs[0] in self.region.plain:
+        if eqn.outs[0] not in self.region.plain:
+            return
+        site = _site_at_itself(eqn)
+        if site in self.own_log_density:
+            out = self.own_log_density[site]
+        else:
             vals = [self.read(a) for a in eqn.ins]
-            outs = batched(lambda *xs: [log_density_values(*xs, **eqn.params)], vals)
-            self.env[eqn.outs[0]] = outs[0]
-            self._probe(eqn.params["address"], outs[0])
+            out = batched(lambda *xs: [log_density_values(*xs, **eqn.params)], vals)[0]
+        self.env[eqn.outs[0]] = out
+        self._probe(eqn.params["address"], out)
 
     def _probe(self, name: str, val: Val) -> None:
         """Observe the share of entries that are not finite."""
@@ -150,6 +158,7 @@ class Lowering:
             joint,
             lambda logp: frame.logp.__setitem__(source, logp),
             publish_factor,
+            lambda log_density: self.own_log_density.__setitem__(eqn, log_density),
         )
         self.env[eqn.outs[0]] = plan.strategies[eqn].lower(choice)
 
@@ -238,6 +247,22 @@ class Lowering:
             self.seen[name] = jnp.mean(lax.stop_gradient(expected))
             return self.baselines[name].astype(expected.dtype)
         return jnp.zeros((), expected.dtype)
+
+
+def _site_at_itself(log_density: Eqn) -> Eqn | None:
+    """The choice whose own log-density this is: of its value, with its parameters."""
+    value, *params = log_density.ins
+    site = value.eqn if isinstance(value, Var) else None
+    if site is None or site.kind != "site":
+        return None
+    same = all(site.params[k] == log_density.params[k] for k in ("family", "names"))
+    return site if same and all(map(_same_atom, site.ins, params)) else None
+
+
+def _same_atom(a: Atom, b: Atom) -> bool:
+    if isinstance(a, Lit) and isinstance(b, Lit):
+        return a.aval == b.aval and bool(np.all(a.val == b.val))
+    return a is b
 
 
 def _exactly(entry: Entry) -> Entry:

@@ -136,8 +136,12 @@ class Flow:
     def _call(self, eqn: Eqn) -> None:
         """A function that runs as a whole (it holds nothing of ours): look inside."""
         inner, before = inlined(eqn), self._covered
-        self.moves.update((v, self._of(self.moves, a)) for v, a in zip(inner.ins, eqn.ins))
-        self.noise.update((v, self._of(self.noise, a)) for v, a in zip(inner.ins, eqn.ins))
+        self.moves.update(
+            (v, self._of(self.moves, a)) for v, a in zip(inner.ins, eqn.ins, strict=True)
+        )
+        self.noise.update(
+            (v, self._of(self.noise, a)) for v, a in zip(inner.ins, eqn.ins, strict=True)
+        )
         if before is None:
             self._covered = any(v in self.region.plain for v in eqn.outs)
         self._block(inner)
@@ -196,7 +200,10 @@ def _support_parameters(eqn: Eqn) -> list[str]:
     def contains(value: Array, params: dict[str, Array]) -> Array:
         return family.support_of(params).check(value)
 
-    avals = {n: jax.ShapeDtypeStruct(a.aval.shape, a.aval.dtype) for n, a in zip(names, eqn.ins)}
+    avals = {
+        n: jax.ShapeDtypeStruct(a.aval.shape, a.aval.dtype)
+        for n, a in zip(names, eqn.ins, strict=True)
+    }
     value = jax.ShapeDtypeStruct(eqn.outs[0].aval.shape, eqn.outs[0].aval.dtype)
     block = stage(contains, value, avals).block
     used = {a for e in block.eqns for a in e.ins}
@@ -209,7 +216,9 @@ def _is_real(var: Var) -> bool:
 
 def _in_trusted_code(eqn: Eqn) -> bool:
     """Whether library code that we trust made the equation."""
-    for path, _ in _compat.library_frames(eqn.source):
+    for path, is_users in _compat.frames(eqn.source):
         if any(part in path for part in TRUSTED_FILES):
             return True
+        if is_users:
+            return False
     return False

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 
 from ppl.lang.staged import TRUSTED_CALL
 
-F = TypeVar("F", bound=Callable[..., Any])
 
-
-def assume_continuous(fun: F) -> F:
+def assume_continuous[F: Callable[..., Any]](fun: F) -> F:
     """The same function, exempt from the smoothness check.
 
     Use it for a function of reparameterised draws that is continuous although it compares or

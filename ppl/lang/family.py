@@ -36,6 +36,10 @@ class Family:
         sample: `(key, shape, **params)`; draws an array of shape `shape + event_shape`. The
             parameters broadcast to the batch shape `shape`.
         log_density: `(value, **params)`; the natural log of the density per batch element.
+        sample_with_log_density: `(key, shape, **params)`; a draw as `sample` makes it, and its
+            log-density, where the noise behind the draw gives it without undoing the path: for
+            `loc + scale * noise` that is cheaper than, and free of the rounding of,
+            `(value - loc) / scale`.
         event_shape: shape of one draw, as a function of the parameters' shapes.
         kind: what the values are.
         reparam: how a draw depends on the parameters: `"explicit"` (the sampler is a smooth
@@ -58,6 +62,7 @@ class Family:
     support: Support | Callable[..., Support] = real
     event_shape: Callable[[dict[str, tuple[int, ...]]], tuple[int, ...]] = lambda shapes: ()
     kind: Kind = "float"
+    sample_with_log_density: Callable[..., tuple[Array, Array]] | None = None
     reparam: Literal["explicit", "implicit"] | None = None
     enumerate: Callable[[dict[str, Any]], Array | None] | None = None
     alternatives: frozenset[str] = frozenset()

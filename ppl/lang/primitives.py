@@ -88,8 +88,20 @@ site_p = _compat.new_primitive(
 
 def draw(key: Array, params: list[Array], *, family: Family, names, shape, **_: Any) -> Array:
     """Draw the value of a `site_p` equation."""
-    named = {n: jnp.asarray(p) for n, p in zip(names, params, strict=True)}  # constants are NumPy's
-    return family.sample(key, tuple(shape), **named)
+    return family.sample(key, tuple(shape), **_named(names, params))
+
+
+def draw_with_log_density(
+    key: Array, params: list[Array], *, family: Family, names, shape, **_: Any
+) -> tuple[Array, Array]:
+    """The value of a `site_p` equation and its log-density, one number per lane."""
+    assert family.sample_with_log_density is not None
+    value, log_density = family.sample_with_log_density(key, tuple(shape), **_named(names, params))
+    return value, jnp.broadcast_to(log_density, tuple(shape))
+
+
+def _named(names: tuple[str, ...], params: list[Array]) -> dict[str, Array]:
+    return {n: jnp.asarray(p) for n, p in zip(names, params, strict=True)}  # constants are NumPy's
 
 
 # ------------------------------------------------------------------------------ log-density

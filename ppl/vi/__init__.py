@@ -8,6 +8,10 @@ from ppl.compiler import Estimator as Estimator
 from ppl.compiler import Objective as Objective
 from ppl.compiler import compile as compile
 from ppl.compiler import objective as objective
+from ppl.compiler.strategies import Enumerate as Enumerate
+from ppl.compiler.strategies import Reparam as Reparam
+from ppl.compiler.strategies import Score as Score
+from ppl.vi.fit import Report as Report
 from ppl.vi.fit import fit as fit
 from ppl.vi.mean_field import mean_field as mean_field
 from ppl.vi.objectives import elbo as elbo

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
@@ -22,6 +26,9 @@ from ppl.vi.summary import Summary, summarize
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+_BATCH = 64  # estimates at a time, at most
 
 
 class Estimate(NamedTuple):
@@ -78,14 +85,8 @@ class Fit:
         Raises:
             UnsupportedError: the objective says of no guide.
         """
-        guide, args = self._guide()
-
-        @eqx.filter_jit
-        def draw(keys, params, args):
-            choices = bind_params(lambda *a: guide.simulate(*a).get_choices(), params)
-            return jax.vmap(lambda k: seed(choices)(k, *args))(keys)
-
-        return draw(jax.random.split(self._key("sample", key), n), self.params, args)
+        _, args = self._guide()
+        return self._draw(jax.random.split(self._key("sample", key), n), self.params, args)
 
     def summary(
         self, n: int = 1_000, key: Key[Array, ""] | None = None, *, max_entries: int = 20
@@ -112,14 +113,8 @@ class Fit:
         if n < 2:
             raise ValueError(f"elbo: a standard error needs n >= 2, not {n}")
 
-        @eqx.filter_jit
-        def values(keys, params, data):
-            # In batches, as a thousand copies of a large model would not fit.
-            value = lambda k: self.estimator.value(k, params, *data)
-            return jax.lax.map(value, keys, batch_size=min(n, 64))
-
         keys = jax.random.split(self._key("elbo", key), n)
-        draws = np.asarray(values(keys, self.params, self.data), dtype=float)
+        draws = np.asarray(self._values(keys, self.params, self.data), dtype=float)
         return Estimate(float(draws.mean()), float(draws.std(ddof=1) / np.sqrt(n)))
 
     def explain(self) -> Explanation:
@@ -129,6 +124,34 @@ class Fit:
     def plot_loss(self, ax: Axes | None = None) -> Axes:
         """Draw the losses (needs the `plots` extra)."""
         return plot_loss(self.losses, ax)
+
+    @cached_property
+    def _draw(self) -> Callable[..., PyTree[Array]]:
+        """Draws of the guide's choices, one for each key; compiled once."""
+        guide, _ = self._guide()
+
+        @eqx.filter_jit
+        def draw(keys, params, args):
+            choices = bind_params(lambda *a: guide.simulate(*a).get_choices(), params)
+            return jax.vmap(lambda k: seed(choices)(k, *args))(keys)
+
+        return draw
+
+    @cached_property
+    def _values(self) -> Callable[..., Float[Array, " estimates"]]:
+        """An estimate of the objective for each key; compiled once."""
+
+        @eqx.filter_jit
+        def values(keys, params, data):
+            # In batches, as a thousand copies of a large model would not fit; in equal ones, as
+            # a smaller last batch would be compiled as a program of its own.
+            n = len(keys)
+            batches = math.ceil(n / _BATCH)
+            indices = jnp.arange(batches * math.ceil(n / batches)) % n
+            value = jax.vmap(lambda key: self.estimator.value(key, params, *data))
+            return jax.lax.map(value, keys[indices.reshape(batches, -1)]).reshape(-1)[:n]
+
+        return values
 
     def _guide(self) -> tuple[Any, tuple]:
         guide, args = self.objective.guide, self.objective.guide_args

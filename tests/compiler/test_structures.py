@@ -156,9 +156,7 @@ def _last_state(flip, t):
 @program(_last_state, 3)
 def markov_last_state(flip):
     t = theta()
-    last, _ = lax.scan(
-        lambda z, _: (flip(jnp.where(z, t, 0.9 - t)), None), True, None, length=3
-    )
+    last, _ = lax.scan(lambda z, _: (flip(jnp.where(z, t, 0.9 - t)), None), True, None, length=3)
     return jnp.exp(1.5 * number(last))
 
 
@@ -501,9 +499,7 @@ def flipped_lanes(flip):
     return jnp.sum((z + z[::-1]) ** 2)
 
 
-@pytest.mark.parametrize(
-    ("name", "strategy"), [(n, s) for n, p in PROGRAMS.items() for s in p[3]]
-)
+@pytest.mark.parametrize(("name", "strategy"), [(n, s) for n, p in PROGRAMS.items() for s in p[3]])
 def test_program_is_unbiased(name, strategy):
     make, reference, flips, _ = PROGRAMS[name]
     chosen = flip if strategy is None else flip.via(strategy)

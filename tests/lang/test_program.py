@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ppl.errors import AddressError, KeyRequiredError
+from ppl.errors import AddressError, KeyRequiredError, ShapeError
 from ppl.lang.density import density
 from ppl.lang.distributions.normal import normal
 from ppl.lang.program import Program, gen
@@ -42,6 +42,13 @@ def test_an_unknown_address_in_an_update_is_refused(key):
     tr = seed(point.simulate)(key, 0.0, 1.0)
     with pytest.raises(AddressError, match="has no choice 'q'"):
         point.update(tr, {"q": 1.0}, 0.0, 1.0)
+
+
+def test_an_update_checks_shapes(key):
+    tr = seed(point.simulate)(key, 0.0, 1.0)
+    with pytest.raises(ShapeError) as e:
+        point.update(tr, {"y": jnp.zeros(2)}, 0.0, 1.0)
+    assert e.value.address == "y"
 
 
 def test_an_update_may_name_nested_choices_only(key):

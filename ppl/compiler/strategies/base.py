@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol
 
 import jax
 from jaxtyping import Array
@@ -13,11 +13,10 @@ from ppl.compiler.influence import Source
 from ppl.compiler.tables import Val, batched
 from ppl.errors import StrategyError, suggestion
 from ppl.lang.family import Family
-from ppl.lang.primitives import draw, log_density_values
+from ppl.lang.primitives import draw, draw_with_log_density, log_density_values
 from ppl.lang.staged import Eqn
 
 Kind = Literal["path", "score", "enum"]
-T = TypeVar("T")
 
 
 class Strategy(Protocol):
@@ -58,6 +57,8 @@ class Choice:
         joint: whether all combinations of its lanes share one enumerated axis.
         logp: call with the log-probability `[*axes, *lanes]` that costs are charged with.
         probabilities: call with an enumerated choice's probabilities `[*axes, *lanes]`.
+        own_log_density: call with the log-density of the value at itself `[*axes, *lanes]`, if it
+            is known; the program's own request for it (`sim` makes one) then costs nothing.
     """
 
     eqn: Eqn
@@ -67,6 +68,7 @@ class Choice:
     joint: bool
     logp: Callable[[Val], None]
     probabilities: Callable[[Val], None]
+    own_log_density: Callable[[Val], None]
 
     @property
     def family(self) -> Family:
@@ -76,6 +78,17 @@ class Choice:
         """A draw, with common random numbers across enumerated values of the parameters."""
         key = self.new_key()
         return batched(lambda *ps: [draw(key, list(ps), **self.eqn.params)], self.params)[0]
+
+    def draw_path(self) -> Val:
+        """A draw as a function of its parameters; its log-density is published, if it is known."""
+        if self.family.sample_with_log_density is None:
+            return self.draw()
+        key = self.new_key()
+        value, log_density = batched(
+            lambda *ps: draw_with_log_density(key, list(ps), **self.eqn.params), self.params
+        )
+        self.own_log_density(log_density)
+        return value
 
     def log_density(self, value: Val) -> Val:
         """Log-density per lane at `value`."""
@@ -92,7 +105,7 @@ strategies: dict[str, Strategy] = {}
 """All strategies by name, with their default options."""
 
 
-def register(strategy: type[T]) -> type[T]:
+def register[T](strategy: type[T]) -> type[T]:
     """Add a strategy class to the table (class decorator)."""
     strategies[strategy.name] = strategy()  # type: ignore[attr-defined]
     return strategy

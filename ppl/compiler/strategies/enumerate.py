@@ -70,6 +70,7 @@ class Enumerate:
             table = np.broadcast_to(values.reshape(lead), (len(values), *shape, *event))
         value = Val(jnp.asarray(table), (choice.source,))
         logp = choice.log_density(value)
+        choice.own_log_density(logp)
         if choice.joint:
             axes = tuple(range(-len(shape), 0))
             logp = Val(jnp.sum(logp.array, axes) if shape else logp.array, logp.axes)

@@ -32,4 +32,4 @@ class Reparam:
         return None
 
     def lower(self, choice: Choice) -> Val:
-        return choice.draw()
+        return choice.draw_path()

@@ -50,6 +50,7 @@ class Score:
         value = Val(lax.stop_gradient(value.array), value.axes)
         logp = choice.log_density(value)
         choice.logp(logp)
+        choice.own_log_density(logp)
         # A draw of probability zero cannot happen; keep the log-probability's shape honest.
         assert jnp.shape(logp.array)[len(logp.axes) :] == tuple(choice.eqn.params["shape"])
         return value

@@ -10,16 +10,16 @@ import numpy as np
 from jaxtyping import Array
 
 from ppl import _compat
-from ppl.lang.distributions._safe import Alternative, count_log, softplus
+from ppl.lang.distributions._safe import Alternative, count_log, softplus_both
 
 
 def bernoulli_terms(ones: Array, zeros: Array, logits: Alternative, probs: Alternative) -> Array:
     """`ones * log p + zeros * log(1 - p)`, with `0 log 0 = 0`."""
     if probs is not None:
         return count_log(ones, probs) + count_log(zeros, 1 - probs)
-    # Both terms have one sign: nothing cancels, and 0 * inf stands for `0 log 0`.
-    cost_of_one = jnp.where(ones == 0, 0, ones * softplus(-logits))
-    return -cost_of_one - jnp.where(zeros == 0, 0, zeros * softplus(logits))
+    # Both terms have one sign: nothing cancels. 0 * inf stands for `0 log 0`.
+    of_one, of_zero = softplus_both(logits)
+    return -jnp.where(ones == 0, 0, ones * of_one) - jnp.where(zeros == 0, 0, zeros * of_zero)
 
 
 def poisson_draw(key: Array, shape: tuple[int, ...], rate: Array) -> Array:

@@ -81,6 +81,6 @@ def _slope(log_draw: Array, a: Array) -> Array:
     z = jnp.exp((log_draw - jnp.log(a)) / 3)
     normal = 1 / a + (1 / (3 * a) - 1.5 * (z - 1 + 1 / (9 * a))) / (a * z)
     x_mid, a_mid = jnp.where(near_zero | large, 1, x), jnp.where(large, 1, a)
-    middle = lax.random_gamma_grad(a_mid, x_mid) / x_mid
+    middle = lax.random_gamma_grad(a_mid, x_mid) / x_mid  # type: ignore
     power = (digamma(a + 1) - log_draw) / a
     return jnp.where(near_zero, power, jnp.where(large, normal, middle))

@@ -68,6 +68,19 @@ def softplus(x: Array) -> Array:
 softplus.defjvps(lambda dx, _, x: lax.logistic(x) * dx)
 
 
+@jax.custom_jvp
+def softplus_both(x: Array) -> tuple[Array, Array]:
+    """`softplus(-x)` and `softplus(x)`: minus the log-probabilities of a one and of a zero."""
+    rest = jnp.log1p(jnp.exp(-jnp.abs(x)))
+    return jnp.maximum(-x, 0) + rest, jnp.maximum(x, 0) + rest
+
+
+@softplus_both.defjvp
+def _softplus_both_jvp(primals, tangents):
+    slope = lax.logistic(primals[0])
+    return softplus_both(*primals), ((slope - 1) * tangents[0], slope * tangents[0])
+
+
 def only_where(inside: Array, log_density: Array) -> Array:
     """The log-density inside of the support, -inf outside."""
     return jnp.where(inside, log_density, -jnp.inf)

@@ -35,8 +35,9 @@ def _log_density(value: Array, logits: Alternative = None, probs: Alternative = 
     # Indexing the lanes one by one keeps `weights` from being copied for each enumerated value.
     lanes = np.ix_(*(np.arange(n) for n in weights.shape[:-1]))
     chosen = jnp.asarray(weights).at[(*lanes, index)].get(mode="promise_in_bounds")
-    log_probability = chosen - jax.nn.logsumexp(logits, -1) if probs is None else safe_log(chosen)
-    return only_if_possible(inside, log_probability)
+    if probs is not None:
+        return only_if_possible(inside, safe_log(chosen))
+    return only_if_possible(inside, chosen - jax.nn.logsumexp(weights, -1))
 
 
 def _size(params: dict) -> int:

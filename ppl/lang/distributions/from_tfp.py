@@ -53,11 +53,11 @@ def from_tfp(
     1.6875
     """
     names, defaults = _signature(constructor)
-    name = name or getattr(constructor, "__name__", "from_tfp").replace("<lambda>", "from_tfp")
+    title = name or _name(constructor)
     ranks = {n: 0 for n in names}
     ranks |= dict(event_ndims) if event_ndims is not None else _ranks(constructor, defaults)
     if unknown := sorted(set(ranks) - set(names)):
-        raise TypeError(f"from_tfp: {name} has no parameter {unknown}; it takes {names}")
+        raise TypeError(f"from_tfp: {title} has no parameter {unknown}; it takes {names}")
     example = _example(constructor, ranks, defaults)
     kind = kind or _kind(example)
     if reparam == "auto":
@@ -70,7 +70,7 @@ def from_tfp(
         batch, event = shapes_of(tuple(shapes.items()))
         if batch != (expected := family.batch_shape(shapes)):
             raise ShapeError(
-                f"{name}: the parameters do not have the ranks {ranks}",
+                f"{title}: the parameters do not have the ranks {ranks}",
                 because=f"the batch shape should be {expected}, but TFP's is {batch}",
                 fix="from_tfp(constructor, event_ndims={name: rank of one parameter, ...})",
             )
@@ -78,7 +78,7 @@ def from_tfp(
 
     def support_of(**params: Array) -> Support:
         with quiet():
-            return _support(constructor(**params), name, kind)
+            return _support(constructor(**params), title, kind)
 
     def sample(key: Array, shape: tuple[int, ...], **params: Array) -> Array:
         return draw(key, shape, **params).astype(family.dtype(params))
@@ -95,7 +95,7 @@ def from_tfp(
             return only_where(inside, dist.log_prob(safe.astype(dist.dtype)))
 
     family = Family(
-        name,
+        title,
         ranks,
         sample,
         log_density,
@@ -107,6 +107,11 @@ def from_tfp(
         tfp=constructor,
     )
     return make_distribution(family)
+
+
+def _name(constructor: Callable[..., Any]) -> str:
+    name = getattr(constructor, "__name__", "from_tfp")
+    return "from_tfp" if name == "<lambda>" else name
 
 
 def _signature(constructor: Callable[..., Any]) -> tuple[list[str], dict[str, Any]]:

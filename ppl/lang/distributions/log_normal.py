@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -11,21 +9,28 @@ from tensorflow_probability.substrates import jax as tfp
 
 from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions._safe import only_where
+from ppl.lang.distributions.normal import log_density_of_noise
 from ppl.lang.family import Family
 from ppl.lang.supports import positive
 
 
 def _sample(key: Array, shape: tuple[int, ...], loc: Array, scale: Array) -> Array:
+    return _sample_with_log_density(key, shape, loc, scale)[0]
+
+
+def _sample_with_log_density(
+    key: Array, shape: tuple[int, ...], loc: Array, scale: Array
+) -> tuple[Array, Array]:
     noise = jax.random.normal(key, shape, jnp.result_type(loc, scale))
-    return jnp.exp(loc + scale * noise)
+    log_value = loc + scale * noise
+    return jnp.exp(log_value), log_density_of_noise(noise, scale) - log_value
 
 
 def _log_density(value: Array, loc: Array, scale: Array) -> Array:
     inside = (value > 0) & (value < jnp.inf)
     log_value = jnp.log(jnp.where(inside, value, 1))
-    z = (log_value - loc) / scale
-    log_density = -0.5 * z * z - log_value - jnp.log(scale) - 0.5 * math.log(2 * math.pi)
-    return only_where(inside, log_density)
+    log_density = log_density_of_noise((log_value - loc) / scale, scale)
+    return only_where(inside, log_density - log_value)
 
 
 log_normal = make_distribution(
@@ -34,6 +39,7 @@ log_normal = make_distribution(
         {"loc": 0, "scale": 0},
         _sample,
         _log_density,
+        sample_with_log_density=_sample_with_log_density,
         support=positive,
         reparam="explicit",
         tfp=tfp.distributions.LogNormal,

@@ -14,13 +14,23 @@ from ppl.lang.family import Family
 
 
 def _sample(key: Array, shape: tuple[int, ...], loc: Array, scale: Array) -> Array:
+    return _sample_with_log_density(key, shape, loc, scale)[0]
+
+
+def _sample_with_log_density(
+    key: Array, shape: tuple[int, ...], loc: Array, scale: Array
+) -> tuple[Array, Array]:
     noise = jax.random.normal(key, shape, jnp.result_type(loc, scale))
-    return loc + scale * noise
+    return loc + scale * noise, log_density_of_noise(noise, scale)
 
 
 def _log_density(value: Array, loc: Array, scale: Array) -> Array:
-    z = (value - loc) / scale
-    return -0.5 * z * z - jnp.log(scale) - 0.5 * math.log(2 * math.pi)
+    return log_density_of_noise((value - loc) / scale, scale)
+
+
+def log_density_of_noise(noise: Array, scale: Array) -> Array:
+    """The log-density of `loc + scale * noise`."""
+    return -0.5 * jnp.square(noise) - jnp.log(scale) - 0.5 * math.log(2 * math.pi)
 
 
 normal = make_distribution(
@@ -29,6 +39,7 @@ normal = make_distribution(
         {"loc": 0, "scale": 0},
         _sample,
         _log_density,
+        sample_with_log_density=_sample_with_log_density,
         reparam="explicit",
         tfp=tfp.distributions.Normal,
     )

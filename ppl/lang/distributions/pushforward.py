@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import jax
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from ppl.lang.distribution import Distribution, make_distribution
+from ppl.lang.distributions.normal import log_density_of_noise
 from ppl.lang.family import Family
 from ppl.lang.supports import Support
 
@@ -30,13 +30,21 @@ def pushforward_normal(support: Support, event_shape: tuple[int, ...] = ()) -> D
     rank = len(inner)
 
     def sample(key: Array, shape: tuple[int, ...], loc: Array, scale: Array) -> Array:
+        return sample_with_log_density(key, shape, loc, scale)[0]
+
+    def sample_with_log_density(
+        key: Array, shape: tuple[int, ...], loc: Array, scale: Array
+    ) -> tuple[Array, Array]:
         noise = jax.random.normal(key, (*shape, *inner), jnp.result_type(loc, scale))
-        return bijector.forward(loc + scale * noise)
+        x = loc + scale * noise
+        return bijector.forward(x), log_density_at(x, noise, scale)
 
     def log_density(value: Array, loc: Array, scale: Array) -> Array:
         x = bijector.inverse(value)
-        z = (x - loc) / scale
-        each = -0.5 * z * z - jnp.log(scale) - 0.5 * math.log(2 * math.pi)
+        return log_density_at(x, (x - loc) / scale, scale)
+
+    def log_density_at(x: Array, noise: Array, scale: Array) -> Array:
+        each = log_density_of_noise(noise, scale)
         lanes = jnp.sum(each, tuple(range(-rank, 0))) if rank else each
         return lanes - bijector.forward_log_det_jacobian(x, event_ndims=rank)
 
@@ -49,6 +57,7 @@ def pushforward_normal(support: Support, event_shape: tuple[int, ...] = ()) -> D
             {"loc": rank, "scale": rank},
             sample,
             log_density,
+            sample_with_log_density=sample_with_log_density,
             support=support,
             event_shape=shape_of,
             reparam="explicit",

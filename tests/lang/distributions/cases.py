@@ -160,9 +160,8 @@ def mixture(weights: np.ndarray, parts: Sequence[Any]) -> Reference:
     log_of = lambda f: f.logpdf if hasattr(f.dist, "logpdf") else f.logpmf
 
     def log_density(x: np.ndarray) -> np.ndarray:
-        return sc.logsumexp(
-            [np.log(w) + log_of(f)(x) for w, f in zip(weights, parts, strict=True)], axis=0
-        )
+        terms = [np.log(w) + log_of(f)(x) for w, f in zip(weights, parts, strict=True)]
+        return np.logaddexp.reduce(terms, axis=0)
 
     mean = sum(w * f.mean() for w, f in zip(weights, parts, strict=True))
     second = sum(w * (f.var() + f.mean() ** 2) for w, f in zip(weights, parts, strict=True))
