@@ -1,11 +1,11 @@
 """Robust regression with a discrete choice per point: the star cluster CYG OB1.
 
-On the main sequence of a cluster, hotter stars are brighter. Four of these 47 stars are giants, cool
-and bright, and least squares, which believes every point, finds that hotter stars are *darker*.
-Here each star has a discrete choice, whether it is off the main sequence, which the compiler sums
-out exactly while it differentiates along the draws of everything else.
+On the main sequence of a cluster, hotter stars are brighter. Four of these 47 stars are giants,
+cool and bright, and least squares, which believes every point, finds that hotter stars are
+*darker*. Here each star has a discrete choice, whether it is off the main sequence, which the
+compiler sums out exactly while it differentiates along the draws of everything else.
 
-Data: P. J. Rousseeuw and A. M. Leroy, Robust Regression and Outlier Detection (Wiley 1987), page 27.
+Data: P. J. Rousseeuw and A. M. Leroy, Robust Regression and Outlier Detection (Wiley 1987), p. 27.
 """
 
 from __future__ import annotations
@@ -150,9 +150,8 @@ def report(result: Result) -> None:
         [i + 1, f"{result.temperature[i]:.2f}", f"{result.light[i]:.2f}", f"{result.off[i]:.2f}"]
         for i in worst
     ]
-    print_table(
-        "Stars off the main sequence", ["star", "log temperature", "log light", "probability"], stars
-    )
+    header = ["star", "log temperature", "log light", "probability"]
+    print_table("Stars off the main sequence", header, stars)
 
 
 def _moments(draws: np.ndarray) -> tuple[str, str]:

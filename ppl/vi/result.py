@@ -21,6 +21,7 @@ from ppl.compiler.objective import Objective
 from ppl.errors import UnsupportedError
 from ppl.lang.bind_params import bind_params
 from ppl.lang.seed import seed
+from ppl.vi._inputs import bind_data
 from ppl.vi.plots import plot_loss
 from ppl.vi.summary import Summary, summarize
 
@@ -103,18 +104,23 @@ class Fit:
         """
         return summarize(self.sample(n, key), max_entries=max_entries)
 
-    def elbo(self, n: int = 1_000, key: Key[Array, ""] | None = None) -> Estimate:
+    def elbo(
+        self, n: int = 1_000, key: Key[Array, ""] | None = None, *, data: Any = None
+    ) -> Estimate:
         """Estimate the objective at the fitted parameters.
 
         Args:
             n: number of independent estimates to average; at least 2.
             key: random key; the fit's own if `None`.
+            data: arguments of the objective, as for `vi.fit`, for example held-out ones; those
+                of the fit if `None`.
         """
         if n < 2:
             raise ValueError(f"elbo: a standard error needs n >= 2, not {n}")
 
         keys = jax.random.split(self._key("elbo", key), n)
-        draws = np.asarray(self._values(keys, self.params, self.data), dtype=float)
+        data = self.data if data is None else bind_data(self.objective, data)
+        draws = np.asarray(self._values(keys, self.params, data), dtype=float)
         return Estimate(float(draws.mean()), float(draws.std(ddof=1) / np.sqrt(n)))
 
     def explain(self) -> Explanation:

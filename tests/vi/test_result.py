@@ -70,6 +70,22 @@ def test_the_bound_is_tight_at_the_posterior(result):
         result.elbo(1)
 
 
+def test_the_bound_of_other_data(result):
+    other = np.array([2.0, 0.0, 1.0], np.float32)
+    loc, scale = POSTERIOR
+    squares = loc**2 + np.sum((other - loc) ** 2) + 4 * scale**2
+    entropy = 0.5 * np.log(2 * np.pi * np.e * scale**2)
+    exact = -0.5 * squares - 2 * np.log(2 * np.pi) + entropy
+    estimate = result.elbo(1_001, data=other)
+    assert 0 < estimate.standard_error < 0.05
+    assert abs(estimate.mean - exact) < 5 * estimate.standard_error
+
+
+@pytest.mark.parametrize("n", [2, 64, 65])
+def test_every_number_of_estimates(result, n):
+    np.testing.assert_allclose(result.elbo(n).mean, LOG_EVIDENCE, atol=1e-4)
+
+
 def test_it_says_what_it_is(result):
     assert repr(result) == "<Fit: 3 steps, loss 4.1, params loc, scale>"
     assert result.steps == 3
