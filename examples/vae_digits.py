@@ -107,8 +107,8 @@ def run(quick: bool = False) -> Result:
         train=train,
         test=test,
         labels=labels,
-        train_elbo=fit.elbo(20).mean / len(train),
-        test_elbo=fit.elbo(20, data=bound(test).data).mean / len(test),
+        train_elbo=fit.elbo(10).mean / len(train),
+        test_elbo=fit.elbo(10, data=bound(test).data).mean / len(test),
         baseline=independent_pixels(train, test),
     )
 
@@ -121,13 +121,14 @@ def reconstruct(fit: vi.Fit, images: np.ndarray) -> np.ndarray:
         trace, _ = plate(model).generate(choices, images)
         return trace.get_retval()
 
-    return seed(bind_params(program, fit.params))(jax.random.key(2), images)
+    return jax.jit(seed(bind_params(program, fit.params)))(jax.random.key(2), images)
 
 
 def imagine(fit: vi.Fit, n: int) -> np.ndarray:
     """Expected images for latent variables from the prior."""
     many = plate(model, size=n, in_axes=None)
-    return seed(bind_params(many.simulate, fit.params))(jax.random.key(3), None).get_retval()
+    program = lambda: many.simulate(None).get_retval()
+    return jax.jit(seed(bind_params(program, fit.params)))(jax.random.key(3))
 
 
 def report(result: Result) -> None:
@@ -152,16 +153,21 @@ def figure(result: Result) -> Figure:
         ("reconstructed", reconstruct(result.fit, originals)),
         ("from the prior", imagine(result.fit, 40)),
     ]
-    figure = Figure(figsize=(8, 6), layout="constrained")
-    heights = [len(images) // 10 for _, images in blocks]
-    for part, (title, images) in zip(
-        figure.subfigures(len(blocks), height_ratios=heights), blocks, strict=True
-    ):
-        part.suptitle(title, fontsize=11, x=0.01, ha="left")
-        for ax, image in zip(part.subplots(len(images) // 10, 10).flat, images, strict=True):
-            ax.imshow(np.reshape(image, (8, 8)), cmap="gray_r", vmin=0, vmax=1)
-            ax.set_axis_off()
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    heights = [len(images) for _, images in blocks]
+    axes = figure.subplots(len(blocks), height_ratios=heights)
+    for ax, (title, images) in zip(axes, blocks, strict=True):
+        ax.imshow(mosaic(images), cmap="gray_r", vmin=0, vmax=1)
+        ax.set_title(title, loc="left")
+        ax.set_axis_off()
     return figure
+
+
+def mosaic(images: np.ndarray, columns: int = 10, gap: int = 1) -> np.ndarray:
+    """Images side by side, in rows."""
+    tiles = np.pad(images.reshape(-1, columns, 8, 8), ((0, 0), (0, 0), (gap, gap), (gap, gap)))
+    rows, _, height, width = tiles.shape
+    return tiles.swapaxes(1, 2).reshape(rows * height, columns * width)
 
 
 def main(quick: bool = False, folder: Path = OUTPUTS) -> Result:

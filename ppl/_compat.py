@@ -28,12 +28,17 @@ def hide_frames_of(path: str) -> None:
     _source_info.register_exclusion(path)
 
 
-def source_line(source_info: Any) -> str:
+def source_line(source_info: Any, *callers: Any) -> str:
     """`file:line:column (function)` of the user's code that made an equation.
 
     Where only library code did (a guide made for a model, say), it is the library's line.
+
+    Args:
+        callers: those of the calls around it, innermost first: JAX traces a jitted function once,
+            perhaps for a caller that is no user.
     """
-    line = _source_info.summarize(source_info)
+    lines = map(_source_info.summarize, (source_info, *callers))
+    line = next(filter(None, lines), "")
     if line or source_info.traceback is None:
         return line or "unknown"
     frames = source_info.traceback.frames
@@ -126,7 +131,14 @@ def scan_arity(params: dict[str, Any]) -> tuple[int, int]:
 
 def sub_jaxprs(params: dict[str, Any]) -> list[Jaxpr]:
     """All jaxprs held in an equation's parameters."""
-    return list(_core.jaxprs_in_params(params))
+    hidden = getattr(params.get("_prim"), "params", {})  # those of JAX's new kind of primitive
+    return [*_core.jaxprs_in_params(params), *_core.jaxprs_in_params(hidden)]
+
+
+def primitive_name(eqn: JaxprEqn) -> str:
+    """The name of an equation's primitive, as users know it."""
+    inner = eqn.params.get("_prim")
+    return eqn.primitive.name if inner is None else type(inner).__name__
 
 
 def is_zero_tangent(tangent: Any) -> bool:

@@ -87,7 +87,7 @@ def by_hand(is_centred: bool, data: Any) -> Side:
     start = {}
     for name, shape in SITES.items():
         start[f"{name}.loc"] = jnp.zeros(shape)
-        start[f"{name}.scale"] = jnp.full(shape, math.log(math.expm1(1.0)))
+        start[f"{name}.scale"] = jnp.full(shape, math.log(math.expm1(1.0)), jnp.float32)
     return Side(loss, start)
 
 

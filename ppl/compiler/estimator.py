@@ -19,6 +19,7 @@ from ppl.compiler.plan import CannotEnumerate, Plan, make_plan
 from ppl.errors import AddressError, BiasWarning, ShapeError, StrategyError, suggestion
 from ppl.lang.seed import param_leaves
 from ppl.lang.staged import ParamDecl, Staged, initial_params, stage
+from ppl.lang.supports import unconstrain_all
 
 DEFAULT_SAMPLES = 4
 """Samples for a plan with score choices, whose leave-one-out baseline needs others."""
@@ -139,21 +140,23 @@ class Estimator:
 
         What does not train (integers, functions, sizes) is left out: `None` in its place.
         """
-        return self._map_params(params, "unconstrain", data)
+        decls = self.params(*data)
+        trainable = {name: eqx.filter(p, eqx.is_inexact_array) for name, p in params.items()}
+        supports = [
+            decls[name].info.support for name, p in trainable.items() for _ in jax.tree.leaves(p)
+        ]
+        leaves = [x for p in trainable.values() for x in jax.tree.leaves(p)]
+        values = iter(unconstrain_all(tuple(supports), leaves))
+        return {name: jax.tree.map(lambda _: next(values), p) for name, p in trainable.items()}
 
     def constrain(self, unconstrained: Params, like: Params, *data: Any) -> Params:
         """The inverse of `unconstrain`; what does not train is taken from `like`."""
-        values = self._map_params(unconstrained, "constrain", data)
-        return eqx.combine(values, eqx.partition(like, eqx.is_inexact_array)[1])
-
-    def _map_params(self, params: Params, which: str, data: tuple[Any, ...]) -> Params:
         decls = self.params(*data)
-        return {
-            name: jax.tree.map(
-                getattr(decls[name].info.support, which), eqx.filter(p, eqx.is_inexact_array)
-            )
-            for name, p in params.items()
+        values = {
+            name: jax.tree.map(decls[name].info.support.constrain, p)
+            for name, p in unconstrained.items()
         }
+        return eqx.combine(values, eqx.partition(like, eqx.is_inexact_array)[1])
 
     # ------------------------------------------------------------------------------ estimates
 

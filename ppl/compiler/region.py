@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 
 from ppl.compiler.influence import Analysis
-from ppl.lang.staged import Atom, Block, Eqn, Lit, Var
+from ppl.lang.staged import Atom, Block, Eqn, Lit, Var, has_effect
 
 LinearRule = Callable[[Eqn, Callable[[Atom], bool]], "Sequence[int] | None"]
 """`rule(eqn, random)`: the operands in which the equation is linear with coefficients that no
@@ -98,12 +98,18 @@ class Region:
         self.costs: dict[Var, None] = {}
         self.summed: dict[Eqn, set[int]] = {}
         self._slots: dict[Var, tuple[Eqn, int]] = {}
+        self._effects: list[Eqn] = []
         self._index(block)
         self._box(block.outs)
+        for eqn in self._effects:
+            for a in (*eqn.ins, *eqn.outs):
+                self._need_plain(a)
 
     def _index(self, block: Block) -> None:
-        """Remember which loop input each block input is."""
+        """Remember which loop input each block input is, and what must run anyway (prints)."""
         for eqn in block.eqns:
+            if has_effect(eqn):
+                self._effects.append(eqn)
             if eqn.kind == "scan":
                 self._slots.update((v, (eqn, i)) for i, v in enumerate(eqn.blocks[0].ins))
             for inner in eqn.blocks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from genjax.core import GFI
@@ -106,7 +107,7 @@ def _check_data_in_support(address: str, value: Any, choice: ChoiceType) -> None
 def _inside(choice: ChoiceType, values: Any) -> Any:
     """Which values lie in the support, as far as it is known before the run."""
     if choice.support is not None and choice.can_check:
-        return np.asarray(choice.support.check(values))
+        return np.asarray(jax.jit(choice.support.check)(values))
     if choice.support is None or choice.support.bounds is None:
         return None
     low, high = choice.support.bounds

@@ -100,7 +100,8 @@ def _linear(a: Expectation, b: Expectation | ArrayLike, op: Callable) -> Expecta
 def E(fun: Callable[[], ArrayLike | Expectation]) -> Expectation:
     """The expectation of what `fun` returns, over the choices that it makes.
 
-    `fun` may itself return an expectation, over further choices. Each call of `E` draws anew, so `E(f) * E(f)` is an unbiased estimate of E[f] squared.
+    `fun` may itself return an expectation, over further choices. Each call of `E` draws anew, so
+    `E(f) * E(f)` is an unbiased estimate of E[f] squared.
 
     >>> total = 2.0 * E(lambda: 3.0) - 1.0
     >>> float(total.value)

@@ -26,6 +26,7 @@ from ppl import _compat
 from ppl.errors import DataError, ShapeError, UnsupportedError
 from ppl.lang.param import ParamInfo
 from ppl.lang.primitives import param_p, site_p
+from ppl.lang.supports import contains_all
 
 TRUSTED_CALL = "ppl_assume_continuous"
 """Name of the jitted call that `assume_continuous` makes."""
@@ -82,11 +83,13 @@ class Eqn:
     """the original equation, which an equation without blocks runs as it is"""
     trusted: bool = False
     """whether the user vouched that it is continuous"""
+    callers: tuple[Any, ...] = ()
+    """the sources of the calls that it was inlined from, innermost first"""
 
     @property
     def where(self) -> str:
         """The user's source line."""
-        return _compat.source_line(self.source)
+        return _compat.source_line(self.source, *self.callers)
 
 
 @dataclass(eq=False)
@@ -152,6 +155,7 @@ class _Flattener:
         self.params: dict[str, ParamDecl] = {}
         self.sites: list[Eqn] = []
         self.trusted = False
+        self.callers: tuple[Any, ...] = ()
 
     def inline(self, jaxpr: Any, args: Sequence[Atom], into: list[Eqn]) -> list[Atom]:
         """Append the equations of `jaxpr` to `into`; the atoms of its results."""
@@ -182,6 +186,7 @@ class _Flattener:
             tuple(blocks),
             eqn,
             self.trusted,
+            self.callers,
         )
         new.outs = [Var(v.aval, new) for v in eqn.outvars]
         into.append(new)
@@ -225,10 +230,11 @@ class _Flattener:
         return [var]
 
     def call(self, eqn: Any, ins: list[Atom], into: list[Eqn]) -> Sequence[Atom]:
-        before = self.trusted
+        before = self.trusted, self.callers
         self.trusted |= eqn.params.get("name") == TRUSTED_CALL
+        self.callers = (eqn.source_info, *self.callers)
         outs = self.inline(eqn.params["jaxpr"], ins, into)
-        self.trusted = before
+        self.trusted, self.callers = before
         return outs
 
     def custom_derivative(self, eqn: Any, ins: list[Atom], into: list[Eqn]) -> Sequence[Atom]:
@@ -289,7 +295,7 @@ def inlined(eqn: Eqn) -> Block:
 
 def _refusal(eqn: Any, ours: Any) -> UnsupportedError:
     """The error for a choice or parameter inside a primitive that cannot hold one."""
-    kind, is_param = eqn.primitive.name, ours.primitive is param_p
+    kind, is_param = _compat.primitive_name(eqn), ours.primitive is param_p
     here = _compat.source_line(eqn.source_info)
     if is_param:
         because = f"'{kind}' at {here} has no rule for it"
@@ -330,7 +336,7 @@ def _mark(block: Block, wanted: Sequence[int], live: set[Var]) -> None:
     live.update(a for i in wanted if isinstance(a := block.outs[i], Var))
     for eqn in reversed(block.eqns):
         used = [i for i, v in enumerate(eqn.outs) if v in live]
-        if used or _has_effect(eqn):
+        if used or has_effect(eqn):
             _mark_inputs(eqn, used, live)
 
 
@@ -355,14 +361,15 @@ def _mark_inputs(eqn: Eqn, used: Sequence[int], live: set[Var]) -> None:
     live.update(eqn.outs[i] for i in needed if i < num_carry)
 
 
-def _has_effect(eqn: Eqn) -> bool:
+def has_effect(eqn: Eqn) -> bool:
+    """Whether an equation must run although nothing reads its results (a print)."""
     return bool(getattr(eqn.jax_eqn, "effects", ())) and not eqn.blocks
 
 
 def _sweep(block: Block, live: set[Var]) -> None:
     kept = []
     for eqn in block.eqns:
-        if not (any(v in live for v in eqn.outs) or _has_effect(eqn)):
+        if not (any(v in live for v in eqn.outs) or has_effect(eqn)):
             continue
         kept.append(eqn)
         if eqn.kind == "scan":
@@ -403,10 +410,26 @@ def initial_params(staged: Staged, key: jax.Array, flat_args: Sequence[Any]) -> 
         DataError: an initial value is not finite, or outside of its support.
     """
     known = dict(zip(staged.block.ins, flat_args, strict=True))
-    values = {}
-    for decl in staged.params.values():
-        values[decl.name] = _initial(decl, key, known)
+    values = {d.name: _initial(d, key, known) for d in staged.params.values()}
+    _check_initial([d for d in staged.params.values() if d.info.initialiser is None], values)
     return values
+
+
+def _check_initial(decls: Sequence[ParamDecl], values: dict[str, Any]) -> None:
+    """Refuse values outside of their supports."""
+    import equinox as eqx
+
+    arrays = {d: jax.tree.leaves(eqx.filter(values[d.name], eqx.is_inexact_array)) for d in decls}
+    pairs = [(d, x) for d, leaves in arrays.items() for x in leaves]
+    inside = contains_all(tuple(d.info.support for d, _ in pairs), [x for _, x in pairs])
+    for (decl, leaf), ok in zip(pairs, inside, strict=True):
+        if not ok:
+            raise DataError(
+                f"the initial value of parameter {decl.name!r} is not in its support",
+                where=decl.where,
+                because=f"the support is {decl.info.support}, the value is {leaf}",
+                fix="start inside of the support",
+            )
 
 
 def _initial(decl: ParamDecl, key: jax.Array, known: dict[Var, Any]) -> Any:
@@ -419,16 +442,6 @@ def _initial(decl: ParamDecl, key: jax.Array, known: dict[Var, Any]) -> Any:
         tree = info.initialiser(jax.random.fold_in(key, zlib.crc32(decl.name.encode())))
         return jax.tree.map(lambda x: jax.numpy.asarray(x) if eqx.is_array(x) else x, tree)
     leaves = [_evaluate(decl.inits[i], known, decl) for i in range(info.treedef.num_leaves)]
-    for leaf in leaves:
-        if np.issubdtype(leaf.dtype, np.inexact) and not bool(
-            jax.numpy.all(info.support.check(leaf))
-        ):
-            raise DataError(
-                f"the initial value of parameter {decl.name!r} is not in its support",
-                where=decl.where,
-                because=f"the support is {info.support}, the value is {leaf}",
-                fix="start inside of the support",
-            )
     return eqx.combine(jax.tree.unflatten(info.treedef, leaves), info.static)
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
@@ -65,12 +66,28 @@ class Support:
 
     def unconstrain(self, value: ArrayLike) -> Array:
         """The inverse of `constrain`."""
-        return self._bijector().inverse(jnp.asarray(value))
+        return unconstrain_all((self,), [jnp.asarray(value)])[0]
 
     def _bijector(self) -> Any:
         if self.bijector is None:
             raise TypeError(f"the support {self.name!r} has no map from unconstrained reals")
         return self.bijector()
+
+
+# For many values at once and compiled as a whole: run one by one, each operation is compiled for
+# itself, and a fit's start values then take as long as its loop to compile.
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def unconstrain_all(supports: tuple[Support, ...], values: Sequence[Array]) -> list[Array]:
+    """Each value mapped from its support to unconstrained reals."""
+    return [s._bijector().inverse(x) for s, x in zip(supports, values, strict=True)]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def contains_all(supports: tuple[Support, ...], values: Sequence[Array]) -> list[Array]:
+    """Whether all elements of each value are in its support, one truth value for each."""
+    return [jnp.all(s.check(x)) for s, x in zip(supports, values, strict=True)]
 
 
 def _all_events(ndims: int, test: Callable[[Array], Array]) -> Callable[[Array], Array]:

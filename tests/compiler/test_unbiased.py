@@ -106,14 +106,16 @@ def test_chain(program, site):
     check_unbiased(objective, slope(chain_value, 0.7), exact_value=chain_value(0.7))
 
 
+@pytest.mark.parametrize(("at", "bias"), [(0.3, 0.3), (1.0, 0.03)])
 @pytest.mark.parametrize("site", ["reparam", "score"])
-def test_branch(site):
+def test_branch(site, at, bias):
+    """At 0.3 the gradient is a fortieth of its sd: 3 % of it would take a hundred million draws."""
     check_unbiased(
-        lambda: branched(SITES[site]),
-        slope(branch_value, 0.3),
-        exact_value=branch_value(0.3),
-        samples=200_000,
-        bias=0.1,
+        lambda: branched(SITES[site], theta(at)),
+        slope(branch_value, at),
+        exact_value=branch_value(at),
+        samples=100_000,
+        bias=bias,
     )
 
 
@@ -136,12 +138,12 @@ def test_vmap_inside(site):
 
 def test_vmap_of_a_branch_inside():
     """Under vmap both branches run and one is selected."""
-    at = np.array([0.3, 0.9])
+    at = np.array([1.0, 1.3])
     objective = lambda: jnp.sum(
         jax.vmap(lambda t: branched(normal.reparam, t))(theta(jnp.array(at)))
     )
     exact = np.array([slope(branch_value, t) for t in at])
-    check_unbiased(objective, exact, samples=100_000, bias=0.1)
+    check_unbiased(objective, exact, samples=50_000)
 
 
 @pytest.mark.parametrize("site", ["reparam", "score"])
@@ -210,9 +212,8 @@ def test_a_bias_of_3_percent_fails(planted):
         value, grad = est.value_and_grad(key, {"theta": jnp.array(0.7)})
         return value, {"theta": change(grad["theta"])}
 
-    # Seen with certainty only where the bias is twice the bound.
     with pytest.raises(AssertionError):
-        check_draws(jax.vmap(draw), exact, bias=0.015)
+        check_draws(jax.vmap(draw), exact)
 
 
 def test_a_bias_of_an_exact_estimator_fails():
@@ -259,7 +260,7 @@ def sd_of(baseline):
 
 
 def test_leave_one_out_has_less_variance():
-    assert sd_of("leave_one_out") < 0.7 * sd_of("none")
+    assert sd_of("leave_one_out") < 0.8 * sd_of("none")
 
 
 def test_running_mean_over_steps():

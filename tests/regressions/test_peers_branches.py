@@ -6,8 +6,6 @@ numbers that GenJAX got stand beside each program.
 
 from __future__ import annotations
 
-import warnings
-
 import genjax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +15,7 @@ from jax import lax
 from ppl.compiler import compile
 from ppl.compiler.strategies import strategies
 from ppl.errors import BiasWarning, StrategyError
-from ppl.lang import assume_continuous, cond, flip, gen, normal, param, sim, switch, uniform
+from ppl.lang import cond, flip, gen, normal, param, sim, switch
 from tests.compiler.exact import check_unbiased
 
 
@@ -195,45 +193,3 @@ def test_discontinuity_of_a_reparameterised_choice_is_an_error_if_strict():
     assert error.value.address == "normal"
     assert "'score'" in error.value.fix
     assert "test_peers_branches.py" in error.value.where
-
-
-@pytest.mark.parametrize("site", [normal, normal.score, normal.reparam])
-def test_discontinuity_that_moves_with_a_parameter_warns(site):
-    """`x > theta` for x ~ N(0, 1): neither the draw's path nor its density sees the jump."""
-    with pytest.warns(BiasWarning, match="jumps"):
-        compile(lambda: jnp.where(site(0.0, 1.0) > theta(), 1.0, 0.0)).plan()
-
-
-def test_discontinuity_under_checkpoint_is_seen():
-    import jax
-
-    step = jax.checkpoint(lambda x: jnp.where(x > 0, 1.0, 0.0))
-    check_unbiased(lambda: step(normal(theta(), 1.0)), JUMP)
-
-
-QUIET = {
-    "a branch on a parameter alone": lambda: jnp.where(
-        theta() > 0, normal.reparam(theta(), 1.0), 0.0
-    ),
-    "a branch on a draw that does not move": lambda: theta()
-    * jnp.where(normal.reparam(0.0, 1.0) > 0, 1.0, 0.0),
-    "a branch on a discrete draw": lambda: jnp.where(number(flip(0.5)) > theta(), 1.0, theta()),
-    "a continuous function that the user vouches for": lambda: assume_continuous(
-        lambda x: jnp.where(x > 0, x, 0.1 * x)
-    )(normal.reparam(theta(), 1.0)),
-}
-
-
-@pytest.mark.parametrize("name", QUIET)
-def test_no_false_alarm(name):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", BiasWarning)
-        assert compile(QUIET[name], strict=True).biased() == []
-
-
-def test_a_jump_that_no_strategy_sees_stays_with_a_warning():
-    """Uniform on [0, theta] above 0.5: a score choice must not have a moving support."""
-    est = compile(lambda: jnp.where(uniform(0.0, theta(1.0)) > 0.5, 1.0, 0.0))
-    with pytest.warns(BiasWarning, match="jumps"):
-        (choice,) = est.explain().choices
-    assert choice.strategy == "reparam"

@@ -1,8 +1,8 @@
 """Latents that cannot be reparameterised, whose score term NumPyro 0.22's ELBOs leave out.
 
-`Trace_ELBO`, `TraceMeanField_ELBO` and `RenyiELBO` differentiate along the draw's path only, with no
-warning from `.loss` (and none at all for a mixture guide). The numbers that they got stand beside
-each program.
+`Trace_ELBO`, `TraceMeanField_ELBO` and `RenyiELBO` differentiate along the draw's path only, with
+no warning from `.loss` (and none at all for a mixture guide). The numbers that they got stand
+beside each program.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from scipy.special import expit, logsumexp
 from scipy.stats import binom, norm
 
 from ppl import vi
-from ppl.compiler import compile
 from ppl.lang import bernoulli, flip, gen, mixture_same_family, normal, param, plate
 from tests.compiler.exact import check_unbiased
 
@@ -102,7 +101,8 @@ def test_elbo_of_a_bernoulli_latent_by_logits():
 
 @pytest.mark.parametrize("strategy", ["enum", "score", None])
 def test_iwelbo_of_a_bernoulli_latent(strategy):
-    """NumPyro's RenyiELBO(alpha=0, K=10), exact 0.00475: -0.0518 +- 0.0075; coix's svi_iwae -0.042."""
+    """NumPyro's RenyiELBO(alpha=0, K=10), exact 0.00475: -0.0518 +- 0.0075; coix's svi_iwae:
+    -0.042."""
     assert slope(iwelbo) == pytest.approx(0.00475, abs=1e-5)
     objective = vi.iwelbo(model, guide_of(bern(strategy)), particles=10, observed={"x": 1.0})
     options = dict(exact_value=iwelbo(L), data=objective.data)

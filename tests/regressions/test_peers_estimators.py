@@ -92,7 +92,9 @@ def test_score_of_a_fixed_support():
     def objective():
         t = theta()
         high = jnp.exp(normal.score(t, 1.0))
-        return uniform.score(0.0, high) + uniform.score(0.0, 2.0) * t + half_cauchy.score(0.0, t) * 0
+        return (
+            uniform.score(0.0, high) + uniform.score(0.0, 2.0) * t + half_cauchy.score(0.0, t) * 0
+        )
 
     check_unbiased(objective, np.exp(0.3 + 0.5) / 2 + 1)
 

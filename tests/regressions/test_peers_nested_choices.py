@@ -1,7 +1,7 @@
 """Choices inside loops and nested calls, which GenJAX 1.0.14 freezes when it traces.
 
-GenJAX's `scan`, `fori_loop`, `while_loop`, `Scan`, `jit` and `checkpoint` around a choice draw once,
-at trace time: estimates without variance, and wrong. The numbers that it got stand
+Around a choice, `scan`, `fori_loop`, `while_loop`, `jit`, `checkpoint` and GenJAX's `Scan` draw
+once, at trace time: its estimates have no variance, and are wrong. The numbers that it got stand
 beside each program.
 """
 

@@ -1,8 +1,8 @@
 """Discrete latents in `scan`: a hidden Markov model and its guides.
 
-NumPyro 0.22's `TraceGraph_ELBO` drops every dependence across time when choices stand in `scan`, and
-`TraceEnum_ELBO` draws a scanned guide anew instead of replaying it. The numbers that they got stand
-beside each guide. b_t ~ Bern(.8 if b_{t-1} else .3), x_t ~ N(b_t, 1).
+When choices stand in `scan`, NumPyro 0.22's `TraceGraph_ELBO` drops every dependence across time,
+and `TraceEnum_ELBO` draws a scanned guide anew instead of replaying it. The numbers that they got
+stand beside each guide. b_t ~ Bern(.8 if b_{t-1} else .3), x_t ~ N(b_t, 1).
 """
 
 from __future__ import annotations

@@ -58,9 +58,10 @@ def test_it_finds_the_posterior():
         conjugate,
         steps=3_000,
         optimizer=optax.adam(optax.cosine_decay_schedule(0.05, 3_000)),
+        num_samples=16,
     )
     found = result.params["loc"], result.params["scale"]
-    np.testing.assert_allclose(found, POSTERIOR, atol=0.02)
+    np.testing.assert_allclose(found, POSTERIOR, atol=0.03)  # over keys, sd 0.005
     assert not result.interrupted
     assert result.seconds > 0 and result.compile_seconds > 0
 

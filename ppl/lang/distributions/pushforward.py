@@ -25,8 +25,9 @@ def pushforward_normal(support: Support, event_shape: tuple[int, ...] = ()) -> D
         a distribution with parameters `loc` and `scale` in the shape of the unconstrained
         element (for a simplex of 3: `[2]`).
     """
-    bijector = support.bijector()
-    inner = tuple(bijector.inverse_event_shape(event_shape)) if event_shape else ()
+    # Made anew at each use: it holds constants, and those of one trace are no use to another.
+    bijector = support.bijector
+    inner = tuple(bijector().inverse_event_shape(event_shape)) if event_shape else ()
     rank = len(inner)
 
     def sample(key: Array, shape: tuple[int, ...], loc: Array, scale: Array) -> Array:
@@ -37,16 +38,16 @@ def pushforward_normal(support: Support, event_shape: tuple[int, ...] = ()) -> D
     ) -> tuple[Array, Array]:
         noise = jax.random.normal(key, (*shape, *inner), jnp.result_type(loc, scale))
         x = loc + scale * noise
-        return bijector.forward(x), log_density_at(x, noise, scale)
+        return bijector().forward(x), log_density_at(x, noise, scale)
 
     def log_density(value: Array, loc: Array, scale: Array) -> Array:
-        x = bijector.inverse(value)
+        x = bijector().inverse(value)
         return log_density_at(x, (x - loc) / scale, scale)
 
     def log_density_at(x: Array, noise: Array, scale: Array) -> Array:
         each = log_density_of_noise(noise, scale)
         lanes = jnp.sum(each, tuple(range(-rank, 0))) if rank else each
-        return lanes - bijector.forward_log_det_jacobian(x, event_ndims=rank)
+        return lanes - bijector().forward_log_det_jacobian(x, event_ndims=rank)
 
     def shape_of(shapes: dict[str, Any]) -> tuple[int, ...]:
         return event_shape

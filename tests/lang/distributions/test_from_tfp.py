@@ -27,7 +27,7 @@ tfd, tfb = tfp.distributions, tfp.bijectors
         (lambda m, c: tfd.MultivariateNormalFullCovariance(m, c), dict(m=1, c=2), "float"),
         (lambda x: tfd.LogNormal(x, tf_scale), dict(x=0), "float"),
     ],
-    ids=str,
+    ids=lambda x: str(x) if isinstance(x, dict | str) else x.__name__,
 )
 def test_ranks_and_kinds_are_found_out(constructor, ranks, kind):
     family = d.from_tfp(constructor).family.value
