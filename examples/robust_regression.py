@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -172,8 +172,8 @@ def figure(result: Result) -> Figure:
     ax.plot(grid, lines.mean(1), color="C0", lw=2, label="main sequence: posterior mean")
     low, high = np.quantile(lines, [0.05, 0.95], axis=1)
     ax.fill_between(grid, low, high, color="C0", alpha=0.2, lw=0, label="90 % of the posterior")
-    style = dict(c=result.off, cmap="coolwarm", vmin=0, vmax=1, edgecolors="k", linewidths=0.6)
-    points = ax.scatter(result.temperature, result.light, s=45, zorder=3, **style)
+    style: Any = dict(s=45, cmap="coolwarm", vmin=0, vmax=1, edgecolors="k", linewidths=0.6)
+    points = ax.scatter(result.temperature, result.light, c=result.off, zorder=3, **style)
     for i in np.flatnonzero(result.off > 0.5):
         at = result.temperature[i], result.light[i]
         ax.annotate(str(i + 1), at, xytext=(7, 3), textcoords="offset points", fontsize=9)

@@ -78,9 +78,9 @@ def load() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Images to learn from, images to test with, and the digits that these show."""
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
-    order = np.random.default_rng(0).permutation(len(digits.data))
-    images, labels = digits.data[order].astype(np.float32), digits.target[order]
+    images, labels = map(np.asarray, load_digits(return_X_y=True))
+    order = np.random.default_rng(0).permutation(len(images))
+    images, labels = images[order].astype(np.float32), labels[order]
     return images[:1500], images[1500:], labels[1500:]
 
 

@@ -5,7 +5,6 @@ The bound is exact: both sides sum over the states by the forward recursion.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import jax

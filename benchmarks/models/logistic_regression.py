@@ -65,7 +65,10 @@ def by_hand(data: Any) -> Side:
         log_q = jnp.sum(-0.5 * noise**2 - jnp.log(scale) - HALF_LOG_TAU)
         return log_q - log_prior - log_likelihood
 
-    start = {"loc": jnp.zeros(size), "scale": jnp.full(size, math.log(math.expm1(1.0)), jnp.float32)}
+    start = {
+        "loc": jnp.zeros(size),
+        "scale": jnp.full(size, math.log(math.expm1(1.0)), jnp.float32),
+    }
     return Side(loss, start)
 
 

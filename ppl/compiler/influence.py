@@ -456,7 +456,7 @@ def _close(
     def score(source: Source, alignment: Alignment):
         rest = tuple(map(shift, alignment))
         past = isinstance(source, Past) and source.loop is loop
-        inner = source.inner if past else source
+        inner = source.inner if isinstance(source, Past) and past else source
         if not (past or local(source)):
             return [(source, rest)]
         step = Along(0, running if past else Order.EXACT) if stacked else None

@@ -130,7 +130,7 @@ class Flow:
         var, family = eqn.outs[0], eqn.params["family"]
         moves, noise = self._union(self.moves, eqn.ins), self._union(self.noise, eqn.ins)
         continuous = family.kind == "float" and family.name != "delta"
-        own = {eqn: None} if moves and eqn in self.pathwise else {}
+        own: dict[Eqn | None, None] = {eqn: None} if moves and eqn in self.pathwise else {}
         self._set(var, own, {eqn: None} if continuous else noise)
 
     def _call(self, eqn: Eqn) -> None:
