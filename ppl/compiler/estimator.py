@@ -17,6 +17,7 @@ from ppl.compiler.lower import Lowering
 from ppl.compiler.objective import Objective, as_objective
 from ppl.compiler.plan import CannotEnumerate, Plan, make_plan
 from ppl.errors import AddressError, BiasWarning, ShapeError, StrategyError, suggestion
+from ppl.lang.keys import sample_keys
 from ppl.lang.seed import param_leaves
 from ppl.lang.staged import ParamDecl, Staged, initial_params, stage
 from ppl.lang.supports import unconstrain_all
@@ -214,7 +215,7 @@ class Estimator:
 
         if n == 1:
             return once(key)
-        each = jax.vmap(once, axis_name=boxes.SAMPLES)(jax.random.split(key, n))
+        each = jax.vmap(once, axis_name=boxes.SAMPLES)(sample_keys(key, n))
         return jax.tree.map(lambda x: jnp.mean(x, 0), each)
 
     def value(self, key: jax.Array, params: Params, *data: Any) -> Array:

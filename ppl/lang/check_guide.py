@@ -17,7 +17,11 @@ from ppl.lang.trace_type import ChoiceType, TraceType, trace_type
 
 
 def check_guide(
-    model: GFI, guide: GFI, observed: Choices = None, args: tuple[Any, ...] = ()
+    model: GFI,
+    guide: GFI,
+    observed: Choices = None,
+    args: tuple[Any, ...] = (),
+    guide_args: tuple[Any, ...] | None = None,
 ) -> tuple[TraceType, TraceType]:
     """Check that the guide makes exactly the choices of the model that are not observed.
 
@@ -25,6 +29,7 @@ def check_guide(
         observed: nested dictionaries from address to data, or to `masked(values, mask)`, whose
             address the guide has too.
         args: the arguments of both programs.
+        guide_args: those of the guide, if they differ.
 
     Returns:
         the trace types of model and guide.
@@ -37,7 +42,8 @@ def check_guide(
         SupportError: the data lies outside of the model's support, or the guide's support does.
     """
     check_data(observed)
-    model_type, guide_type = trace_type(model, *args), trace_type(guide, *args)
+    model_type = trace_type(model, *args)
+    guide_type = trace_type(guide, *(args if guide_args is None else guide_args))
     data = flat_choices(observed)
     for address, value in data.items():
         _check_observed(address, value, model_type)

@@ -140,11 +140,6 @@ class Distribution(Combinators, genjax.Distribution):
         """Sum over all values of the support."""
         return self.via("enum")
 
-    @property
-    def mvd(self) -> Distribution:
-        """Measure-valued derivative."""
-        return self.via("mvd")
-
 
 def _broadcasts_to(batch: tuple[int, ...], lanes: tuple[int, ...]) -> bool:
     tail = lanes[len(lanes) - len(batch) :] if batch else ()

@@ -7,7 +7,6 @@ it is scanned or unrolled.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -16,10 +15,10 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from ppl import _compat
+from ppl.lang.keys import choice_key
 from ppl.lang.primitives import draw
 from ppl.lang.staged import Atom, Block, Eqn, Lit, Var, initial_params, stage
 
@@ -45,25 +44,6 @@ def _draws(eqn: Eqn) -> Counter[str]:
         inner |= draw_counts(block)  # branches: the larger number
     times = eqn.params["length"] if eqn.kind == "scan" else 1
     return Counter({a: n * times for a, n in inner.items()})
-
-
-def choice_key(key: jax.Array, address: str, n: Any) -> jax.Array:
-    """The key of the n-th draw (which may be traced) at an address.
-
-    For JAX's default generator it is the base key with an identifier of the draw XORed into it.
-    Threefry is a function of key and counter made for just this: streams of distinct keys are
-    independent however the keys are related (Salmon et al., SC 2011, section 4; `jax.random.key`
-    rests on it too, as it takes the seed as it is). A `fold_in` per choice would be one more run
-    of the generator, which a small model's step and compilation do feel.
-    """
-    key = key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
-    digest = hashlib.blake2b(address.encode(), digest_size=8).digest()
-    place, first = np.frombuffer(digest, "<u4")
-    # An odd factor maps n one to one; this one (golden ratio) maps it far from small seeds.
-    draw = first + jnp.uint32(n) * np.uint32(0x9E3779B9)
-    if str(jax.random.key_impl(key)) != "threefry2x32":
-        return jax.random.fold_in(jax.random.fold_in(key, place), draw)
-    return jax.random.wrap_key_data(jax.random.key_data(key) ^ jnp.stack([draw, place]))
 
 
 class Keys:

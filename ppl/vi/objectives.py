@@ -6,6 +6,7 @@ arguments, so that `vi.fit` needs nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,13 +21,16 @@ from ppl.lang.check_guide import check_guide
 from ppl.lang.observed import Choices, merge_observed
 from ppl.vi.mean_field import mean_field
 
+Args = tuple[Any, ...]
+
 
 def elbo(
     model: GFI,
     guide: GFI | None = None,
     *,
     observed: Choices,
-    args: tuple[Any, ...] = (),
+    args: Args = (),
+    guide_args: Args | None = None,
 ) -> Objective:
     """Evidence lower bound, E_q[log p(z, y) - log q(z)] <= log p(y), in nats.
 
@@ -36,6 +40,7 @@ def elbo(
             if `None`.
         observed: nested dictionaries from address to data, or to `masked(data, mask)`.
         args: arguments of both programs.
+        guide_args: those of the guide, if they differ (the data, for an amortised guide).
 
     Raises:
         AddressError, ShapeError, SupportError, DataError: the guide does not fit the model, or
@@ -43,13 +48,13 @@ def elbo(
 
     Source: Jordan et al. 1999; Kingma and Welling (arXiv 1312.6114).
     """
-    guide = _checked(model, guide, observed, args)
+    guide = _checked(model, guide, observed, args, guide_args)
 
-    def elbo(observed: Choices, args: tuple[Any, ...]) -> Array:
-        z, log_q = sim(guide)(*args)
+    def elbo(observed: Choices, args: Args, guide_args: Args | None = None) -> Array:
+        z, log_q = sim(guide)(*(args if guide_args is None else guide_args))
         return density(model)(merge_observed(z, observed), *args) - log_q
 
-    return Objective(elbo, "elbo", (observed, args), guide, args)
+    return _objective(elbo, "elbo", guide, observed, args, guide_args)
 
 
 def iwelbo(
@@ -58,7 +63,8 @@ def iwelbo(
     *,
     particles: int,
     observed: Choices,
-    args: tuple[Any, ...] = (),
+    args: Args = (),
+    guide_args: Args | None = None,
 ) -> Objective:
     """Importance-weighted bound, E log (1/K) sum_k p(z_k, y) / q(z_k), in nats.
 
@@ -66,27 +72,43 @@ def iwelbo(
 
     Args:
         particles: K >= 1.
-        model, guide, observed, args: as for `elbo`.
+        model, guide, observed, args, guide_args: as for `elbo`.
 
     Source: Burda, Grosse and Salakhutdinov (arXiv 1509.00519).
     """
     if particles < 1:
         raise ValueError(f"iwelbo: particles must be at least 1, not {particles}")
-    guide = _checked(model, guide, observed, args)
+    guide = _checked(model, guide, observed, args, guide_args)
 
-    def iwelbo(observed: Choices, args: tuple[Any, ...]) -> Array:
+    def iwelbo(observed: Choices, args: Args, guide_args: Args | None = None) -> Array:
         def log_weight(_: Array) -> Array:
-            z, log_q = sim(guide)(*args)
+            z, log_q = sim(guide)(*(args if guide_args is None else guide_args))
             return density(model)(merge_observed(z, observed), *args) - log_q
 
         log_weights = jax.vmap(log_weight)(jnp.arange(particles))
         return logsumexp(log_weights) - jnp.log(particles)
 
-    return Objective(iwelbo, f"iwelbo({particles})", (observed, args), guide, args)
+    return _objective(iwelbo, f"iwelbo({particles})", guide, observed, args, guide_args)
 
 
-def _checked(model: GFI, guide: GFI | None, observed: Choices, args: tuple[Any, ...]) -> GFI:
+def _checked(
+    model: GFI, guide: GFI | None, observed: Choices, args: Args, guide_args: Args | None
+) -> GFI:
     if guide is None:
         return mean_field(model, observed=observed, args=args)
-    check_guide(model, guide, observed, args)
+    check_guide(model, guide, observed, args, guide_args)
     return guide
+
+
+def _objective(
+    fun: Callable[..., Array],
+    name: str,
+    guide: GFI,
+    observed: Choices,
+    args: Args,
+    guide_args: Args | None,
+) -> Objective:
+    """The objective, with the programs' arguments and the observations as its data."""
+    if guide_args is None:
+        return Objective(fun, name, (observed, args), guide, args)
+    return Objective(fun, name, (observed, args, guide_args), guide, guide_args)

@@ -1,6 +1,7 @@
 """Single estimators: what GenJAX 1.0.14 gets wrong, or cannot run at all.
 
-The numbers that it got stand beside each program.
+The numbers that it got stand beside each program. (What peers get wrong in densities and their
+gradients at special points, `Bernoulli(logits=0)` for one, is tested with the distributions.)
 """
 
 from __future__ import annotations
