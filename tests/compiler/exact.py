@@ -20,6 +20,11 @@ POWER = 2.33
 """Enough draws that a bias of the stated size fails with a probability of 99 %."""
 
 
+QUICK = {"xla_backend_optimization_level": 0}
+"""For `jax.jit`: compiling takes longer than running, and unoptimised code compiles three times
+faster."""
+
+
 def brute(program: Callable[[Callable], Any], flips: int, theta: float) -> tuple[float, float]:
     """Expected value and its derivative, by running all outcomes of at most `flips` flips.
 
@@ -90,8 +95,7 @@ def check_draws(
     exact = exact_grad if isinstance(exact_grad, dict) else {"theta": exact_grad}
     wanted = np.concatenate([np.ravel(exact[n]) for n in sorted(exact)]).astype(np.float64)
     size = max(1.0, np.max(np.abs(wanted)))
-    # Compiling takes longer than running; unoptimised code compiles three times faster.
-    run = jax.jit(draw, compiler_options={"xla_backend_optimization_level": 0})
+    run = jax.jit(draw, compiler_options=QUICK)
     values, grads = [], []
     while True:
         value, grad = run(jax.random.split(jax.random.key(len(grads)), samples))

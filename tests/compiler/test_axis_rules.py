@@ -21,6 +21,7 @@ from ppl.lang import param
 from ppl.lang.distribution import make_distribution
 from ppl.lang.family import Family
 from ppl.lang.supports import boolean
+from tests.compiler.exact import QUICK
 
 LANES = np.array([[0.3, 0.5, 0.8], [1.1, 0.65, 0.2]], np.float32)
 OUTCOMES = np.array(list(itertools.product([0, 1], repeat=6)), np.float32).reshape(-1, 2, 3)
@@ -189,7 +190,7 @@ def test_expectation_of_the_estimator_is_exact():
         return probabilities @ jax.vmap(grad)(OUTCOMES), jax.grad(expectation)(theta)
 
     theta = jnp.full(len(moves), THETA)
-    estimated, exact = both.lower(theta).compile({"xla_backend_optimization_level": 0})(theta)
+    estimated, exact = both.lower(theta).compile(QUICK)(theta)
     wrong = ~np.isclose(estimated, exact, rtol=2e-3, atol=2e-3)
     assert not wrong.any(), {
         m: (float(e), float(x))

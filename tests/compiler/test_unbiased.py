@@ -20,7 +20,7 @@ from ppl.compiler import compile
 from ppl.compiler.strategies import Score
 from ppl.lang import categorical, flip, normal, param
 from ppl.lang import poisson as poisson_choice
-from tests.compiler.exact import Z_BOUND, check_draws, check_unbiased, count_equations
+from tests.compiler.exact import QUICK, Z_BOUND, check_draws, check_unbiased, count_equations
 
 
 def theta(value=0.3):
@@ -275,7 +275,7 @@ def test_running_mean_over_steps():
     state = est.init_state()
     assert set(state) == {"cost 1"}
     keys = jax.random.split(jax.random.key(0), (2000, 50))
-    runs = jax.jit(jax.vmap(lambda keys: lax.scan(step, state, keys)))
+    runs = jax.jit(jax.vmap(lambda keys: lax.scan(step, state, keys)), compiler_options=QUICK)
     final, grads = runs(keys)
     mean, weight = final["cost 1"]
     assert np.mean(mean / weight) == pytest.approx(1 + 2.7**2, rel=0.01)
@@ -303,6 +303,13 @@ def test_one_sample_has_no_others():
 # --------------------------------------------------------------------------- credit assignment
 
 
+def variance(est, draws=2000):
+    """Of one gradient."""
+    grad = jax.vmap(lambda k: est.grad(k, {"theta": jnp.array(0.3)})["theta"])
+    run = jax.jit(grad, compiler_options=QUICK)
+    return np.var(run(jax.random.split(jax.random.key(0), draws)))
+
+
 @pytest.mark.parametrize("baseline", ["none", "leave_one_out"])
 def test_lanes_are_charged_with_their_own_costs(baseline):
     """Per-lane costs of 100 lanes; a reversed copy of the draws hides which lane is which."""
@@ -313,14 +320,11 @@ def test_lanes_are_charged_with_their_own_costs(baseline):
         x = normal.via(Score(baseline))(theta() * jnp.ones(lanes), 1.0)
         return jnp.sum((order(x) - centres) ** 2)
 
-    def variance(order):
-        est = compile(lambda: objective(order), num_samples=2)
-        grad = jax.jit(jax.vmap(lambda k: est.grad(k, {"theta": jnp.array(0.3)})["theta"]))
-        return np.var(grad(jax.random.split(jax.random.key(0), 2000)))
-
+    own = compile(lambda: objective(lambda x: x), num_samples=2)
+    others = compile(lambda: objective(lambda x: x[::-1]), num_samples=2)
+    assert variance(own) < variance(others) / 20
     exact = float(np.sum(2 * (0.3 - centres)))
-    check_unbiased(lambda: objective(lambda x: x), exact, num_samples=2)
-    assert variance(lambda x: x) < variance(lambda x: x[::-1]) / 20
+    check_unbiased(own.objective, exact, num_samples=2)
 
 
 def test_steps_are_charged_with_later_costs_only():
@@ -338,11 +342,6 @@ def test_steps_are_charged_with_later_costs_only():
 
     est = compile(lambda: objective(lambda c: c), num_samples=1)
     sort = compile(lambda: objective(jnp.sort), num_samples=1)
-    variance = lambda e: np.var(
-        jax.jit(jax.vmap(lambda k: e.grad(k, {"theta": jnp.array(0.3)})["theta"]))(
-            jax.random.split(jax.random.key(0), 2000)
-        )
-    )
     assert variance(est) < variance(sort) / 20
 
 
@@ -368,10 +367,10 @@ def flips_by_recursion(n, t):
     return total
 
 
-@pytest.mark.parametrize("n", [30, 200])
+@pytest.mark.parametrize("n", [30, pytest.param(200, marks=pytest.mark.slow)])
 def test_many_enumerated_flips(n):
     est = compile(lambda: flips_in_a_row(n))
-    run = jax.jit(est.value_and_grad, compiler_options={"xla_backend_optimization_level": 0})
+    run = jax.jit(est.value_and_grad, compiler_options=QUICK)
     results = [run(jax.random.key(i), {"theta": jnp.array(0.3)}) for i in range(3)]
     value, grad = results[0]
     assert value == pytest.approx(flips_by_recursion(n, 0.3), rel=1e-5)
