@@ -22,10 +22,11 @@ def _sample(
 
 def log_density(value: Array, logits: Alternative = None, probs: Alternative = None) -> Array:
     """Log-probability of a 0 or 1, `False` or `True`."""
-    one, zero = value == 1, value == 0
+    is_bool = value.dtype == bool
+    one, zero = (value, ~value) if is_bool else (value == 1, value == 0)
     if probs is not None:
         out = safe_log(jnp.where(one, probs, 1 - probs))
-        return out if value.dtype == bool else only_where(one | zero, out)
+        return out if is_bool else only_where(one | zero, out)
     # All that a value decides is decided apart from the logits, which are often computed anew in
     # each step of a fit while the value is data. Outside, the factor 0 makes the gradient 0.
     against = jnp.where(one, -1.0, jnp.where(zero, 1.0, 0.0))
