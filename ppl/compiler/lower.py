@@ -36,6 +36,7 @@ from ppl.compiler.influence import (
     site_of,
 )
 from ppl.compiler.loops import lower_scan
+from ppl.compiler.noise import NOISE, Noise
 from ppl.compiler.plan import CannotEnumerate, Plan
 from ppl.compiler.strategies.base import Choice
 from ppl.compiler.tables import (
@@ -62,6 +63,7 @@ class Lowering:
         num_samples: size of the vmapped axis `boxes.SAMPLES` around this run (1: no such axis).
         baselines: running-mean baselines of the cost terms, by name.
         probe: observe, for each log-density and cost, which part of its entries is not finite.
+        noise: where the random numbers come from.
     """
 
     def __init__(
@@ -71,7 +73,9 @@ class Lowering:
         num_samples: int,
         baselines: Mapping[str, Array] | None = None,
         probe: bool = False,
+        noise: Noise = NOISE,
     ):
+        self.noise = noise
         self.plan, self.num_samples = plan, num_samples
         self.analysis, self.region = plan.analysis, plan.region
         self.env: dict[Var, Val] = {v: Val(x) for v, x in env.items()}
@@ -86,7 +90,7 @@ class Lowering:
     def run(self, key: jax.Array) -> list[Array]:
         """Estimates of the program's results."""
         block = self.plan.staged.block
-        frame = Frame(Keys(key))
+        frame = Frame(Keys(key, make=self.noise.choice_key))
         self.block(block, frame)
         return [self.estimate_of(a) for a in block.outs]
 
@@ -159,6 +163,7 @@ class Lowering:
             lambda logp: frame.logp.__setitem__(source, logp),
             publish_factor,
             lambda log_density: self.own_log_density.__setitem__(eqn, log_density),
+            self.noise.draw,
         )
         self.env[eqn.outs[0]] = plan.strategies[eqn].lower(choice)
 

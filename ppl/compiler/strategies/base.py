@@ -59,6 +59,7 @@ class Choice:
         probabilities: call with an enumerated choice's probabilities `[*axes, *lanes]`.
         own_log_density: call with the log-density of the value at itself `[*axes, *lanes]`, if it
             is known; the program's own request for it (`sim` makes one) then costs nothing.
+        sampler: draws; as `primitives.draw`.
     """
 
     eqn: Eqn
@@ -69,6 +70,7 @@ class Choice:
     logp: Callable[[Val], None]
     probabilities: Callable[[Val], None]
     own_log_density: Callable[[Val], None]
+    sampler: Callable[..., Array] = draw
 
     @property
     def family(self) -> Family:
@@ -77,7 +79,7 @@ class Choice:
     def draw(self) -> Val:
         """A draw, with common random numbers across enumerated values of the parameters."""
         key = self.new_key()
-        return batched(lambda *ps: [draw(key, list(ps), **self.eqn.params)], self.params)[0]
+        return batched(lambda *ps: [self.sampler(key, list(ps), **self.eqn.params)], self.params)[0]
 
     def draw_path(self) -> Val:
         """A draw as a function of its parameters; its log-density is published, if it is known."""
