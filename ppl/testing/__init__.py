@@ -4,6 +4,9 @@
 samples it; both say which bias they would catch. `check_distribution` is for new distributions.
 """
 
+from ppl.testing.distributions import Checked as Checked
+from ppl.testing.distributions import DistributionError as DistributionError
+from ppl.testing.distributions import check_distribution as check_distribution
 from ppl.testing.outcomes import ExactMean as ExactMean
 from ppl.testing.outcomes import exact_estimate as exact_estimate
 from ppl.testing.outcomes import exact_expectation as exact_expectation

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
@@ -25,6 +26,9 @@ from ppl.testing.unbiased import FALSE_ALARM, assert_unbiased, z_bound
 _GRID = 4001
 _REACH = 20.0
 """The grid runs to sinh(20) = 2e8 times the spread, which holds all but 1e-9 of a Cauchy law."""
+
+_MAX_DRAWS = 2_000_000
+"""Gradients of one strategy, at most."""
 
 Params = dict[str, Array]
 
@@ -107,6 +111,11 @@ def _by_name(family: Family, args: Any, params: Any) -> dict[str, Any]:
 
 def _is_whole(x: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(x), jnp.integer)
+
+
+def _normalised(name: str, value: Array) -> Array:
+    """Probabilities keep their sum: off the simplex no derivative is the right one."""
+    return value / jnp.sum(value) if name == "probs" and value.ndim else value
 
 
 class _Check:
@@ -282,12 +291,17 @@ class _Check:
 
     # ---------------------------------------------------------------------------- strategies
 
+    def _expected(self, cost: Callable, params: Params) -> Array:
+        assert self.exact is not None
+        given = {n: _normalised(n, x) for n, x in params.items()}
+        return self.exact(cost, {**self.params, **given})
+
     def strategies(
         self, dist: Distribution, fixed: set[str], names: list[str] | None, bias: float
     ) -> None:
-        middle = np.mean(np.asarray(self.x, float), 0)
-        scale = np.std(np.asarray(self.x, float), 0) + 1e-6
-        centre, width = (jnp.asarray(v, jnp.float32) for v in (middle, np.minimum(scale, 1e3)))
+        low, middle, high = np.quantile(np.asarray(self.x, float), [0.1, 0.5, 0.9], axis=0)
+        scale = np.where(high > low, high - low, 1.0) / 2
+        centre, width = (jnp.asarray(v, jnp.result_type(float)) for v in (middle, scale))
         # Bounded, so that heavy tails have moments; different speeds, so that no entry cancels.
         speeds = 0.5 + jnp.arange(math.prod(self.event) or 1).reshape(self.event) / 3
 
@@ -297,7 +311,8 @@ class _Check:
         def objective(site: Distribution) -> Callable[[], Array]:
             def value() -> Array:
                 given = {
-                    n: np.asarray(p) if n in fixed else param(n, p) for n, p in self.params.items()
+                    n: np.asarray(p) if n in fixed else _normalised(n, param(n, p))
+                    for n, p in self.params.items()
                 }
                 return cost(jnp.asarray(site(**given)).astype(float))
 
@@ -312,9 +327,7 @@ class _Check:
                 continue
             how: dict[str, Any] = {"reference": {"*": "score"}} if name != "score" else {}
             if self.exact is not None:
-                exact = self.exact
-                whole = lambda p: exact(cost, {**self.params, **p})
-                how = {"exact": whole}
+                how = {"exact": partial(self._expected, cost)}
             elif self.family.enumerate and self.family.enumerate(self.params) is not None:
                 how = {"exact": exact_expectation(objective(dist))[1]}
             try:
@@ -324,6 +337,7 @@ class _Check:
                     bias=bias,
                     false_alarm=self.alarm,
                     whole_gradient=True,
+                    max_draws=_MAX_DRAWS,
                     key=self.key,
                     **how,
                 )
