@@ -11,7 +11,13 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from ppl.compiler.strategies.base import Choice, Kind, register
-from ppl.compiler.strategies.enumerate import support_size, support_values
+from ppl.compiler.strategies.enumerate import support_size
+from ppl.compiler.strategies.finite import (
+    alternates_of,
+    finite_refusal,
+    index_of,
+    log_probabilities,
+)
 from ppl.compiler.tables import Val
 from ppl.compiler.worlds import Alternates
 from ppl.lang.family import Params
@@ -35,29 +41,26 @@ class Local:
     together: ClassVar[bool] = False
 
     def refusal(self, eqn: Eqn) -> str | None:
-        if support_size(eqn) is None:
-            return (
-                f"local expectation needs a finite support; {eqn.params['family'].name}'s has "
-                "no list"
-            )
-        return None
+        return finite_refusal(eqn, "local expectation")
 
     def count(self, eqn: Eqn, moving: Sequence[str]) -> int:
-        size = support_size(eqn)
-        assert size is not None
-        return size - 1 if moving else 0
+        return others(eqn) if moving else 0
 
     def lower(self, choice: Choice) -> Val:
         return choice.draw_alternatives(choice.sample, lambda *args: all_others(choice, *args))
 
 
+def others(eqn: Eqn) -> int:
+    """How many values there are beside the one drawn."""
+    size = support_size(eqn)
+    assert size is not None
+    return size - 1
+
+
 def all_others(choice: Choice, key: jax.Array, actual: Array, params: Params) -> Alternates:
     """All values but the one drawn, charged with their probabilities."""
-    family, values = choice.family, support_values(choice.eqn)
-    size, event = len(values), values.ndim - 1
-    same = actual == values.reshape(size, *(1,) * (actual.ndim - event), *values.shape[1:])
-    index = jnp.argmax(jnp.all(same, tuple(range(-event, 0))), 0)
-    step = jnp.arange(1, size).reshape(-1, *(1,) * index.ndim)
-    others = jnp.asarray(values)[(index + step) % size]
-    probability = lambda x: jnp.exp(family.log_density(x, **params))
-    return Alternates(others, jax.vmap(probability)(others), probability(actual))
+    charges = jnp.exp(log_probabilities(choice, params))
+    indices = jnp.arange(len(charges)).reshape(-1, *(1,) * (charges.ndim - 1))
+    return alternates_of(
+        choice, jnp.broadcast_to(indices, charges.shape), charges, index_of(choice, actual)
+    )

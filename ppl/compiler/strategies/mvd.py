@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 from ppl.compiler.strategies.base import Choice, Kind, register
 from ppl.compiler.strategies.enumerate import support_size
-from ppl.compiler.strategies.local import all_others
+from ppl.compiler.strategies.local import all_others, others
 from ppl.compiler.tables import Val
 from ppl.compiler.worlds import Alternates
 from ppl.lang.family import Family, Params
@@ -52,7 +52,7 @@ class MeasureValued:
 
     def count(self, eqn: Eqn, moving: Sequence[str]) -> int:
         if support_size(eqn) is not None and not _declared(eqn, moving):
-            return support_size(eqn) - 1 if moving else 0
+            return others(eqn) if moving else 0
         key = jax.eval_shape(lambda: jax.random.key(0))
         value = _struct(eqn.outs[0])
         params = {n: _struct(a) for n, a in zip(eqn.params["names"], eqn.ins, strict=True)}
