@@ -388,7 +388,8 @@ def _draft(staged: Staged, chosen: Mapping[Eqn, Strategy], joint: set[Eqn]) -> P
     )
     region = Region(staged.block, analysis)
     plan = Plan(staged, dict(chosen), {}, joint, analysis, region)
-    for check in (_remembered_states, _mixed_lanes, _large_tables, _mixed_states):
+    checks = (_remembered_states, _mixed_lanes, _mixed_parents, _large_tables, _mixed_states)
+    for check in checks:
         for trouble in check(plan):
             return trouble
     _collect(plan)
@@ -430,6 +431,18 @@ def _mixed_lanes(plan: Plan) -> Iterator[Trouble]:
         for source, alignment in plan.analysis.of(var).axes.items():
             if _mixes(plan, source, alignment):
                 because = f"the cost at {_where(var)} combines its lanes"
+                yield Trouble(site_of(source), because, not isinstance(source, Stacked))
+
+
+def _mixed_parents(plan: Plan) -> Iterator[Trouble]:
+    """Enumerated choices whose probabilities depend on several lanes of another at once."""
+    for eqn, params in plan.analysis.params_of.items():
+        if plan.strategies[eqn].kind != "enum":
+            continue
+        for source, alignment in params.axes.items():
+            where = tuple(None for _ in alignment) if eqn in plan.joint else alignment
+            if _mixes(plan, source, where):
+                because = f"the probabilities of {eqn.params['address']} combine its lanes"
                 yield Trouble(site_of(source), because, not isinstance(source, Stacked))
 
 
