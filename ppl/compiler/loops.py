@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from ppl.compiler import fission
 from ppl.compiler.frame import Frame
 from ppl.compiler.influence import (
     Alignment,
@@ -90,7 +91,7 @@ class Loop:
             slices=[self._slice(s) for s in self.slices],
         )
         self.made: dict[str, Any] = {}
-        carry, ys = lax.scan(
+        carry, ys = fission.scan(
             self._step,
             carry,
             xs,

@@ -20,6 +20,7 @@ from jaxtyping import Array
 
 from ppl import _compat
 from ppl.compiler import boxes
+from ppl.compiler.axis_rules import ELEMENTWISE
 from ppl.compiler.control import lower_checkpoint, lower_cond
 from ppl.compiler.frame import Frame
 from ppl.compiler.influence import (
@@ -44,12 +45,13 @@ from ppl.compiler.tables import (
     Val,
     batched,
     contract,
+    elementwise,
     lay_along,
+    log_densities,
     spread,
     union,
     weights,
 )
-from ppl.lang.primitives import log_density_values
 from ppl.lang.seed import Keys
 from ppl.lang.staged import Atom, Block, Eqn, Lit, Var
 
@@ -115,7 +117,11 @@ class Lowering:
 
     def _plain(self, eqn: Eqn) -> None:
         vals = [self.read(a) for a in eqn.ins]
-        outs = batched(lambda *xs: _compat.bind_eqn(eqn.jax_eqn, xs), vals)
+        run = lambda *xs: _compat.bind_eqn(eqn.jax_eqn, xs)
+        if eqn.kind in _ELEMENTWISE:
+            outs = elementwise(run, vals, scalars=eqn.kind not in ("select_n", "clamp"))
+        else:
+            outs = batched(run, vals)
         self.env.update(zip(eqn.outs, outs, strict=True))
 
     def _log_density(self, eqn: Eqn, frame: Frame) -> None:
@@ -125,8 +131,7 @@ class Lowering:
         if site in self.own_log_density:
             out = self.own_log_density[site]
         else:
-            vals = [self.read(a) for a in eqn.ins]
-            out = batched(lambda *xs: [log_density_values(*xs, **eqn.params)], vals)[0]
+            out = log_densities([self.read(a) for a in eqn.ins], eqn.params)
         self.env[eqn.outs[0]] = out
         self._probe(eqn.params["address"], out)
 
@@ -247,6 +252,12 @@ class Lowering:
             self.seen[name] = jnp.mean(lax.stop_gradient(expected))
             return self.baselines[name].astype(expected.dtype)
         return jnp.zeros((), expected.dtype)
+
+
+# Of these, the first may change the shape and the others know it.
+_ELEMENTWISE = frozenset(ELEMENTWISE) - {
+    "bitcast_convert_type", "optimization_barrier", "sharding_constraint"
+}  # fmt: skip
 
 
 def _site_at_itself(log_density: Eqn) -> Eqn | None:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
 import jax
-from jaxtyping import Array
+import jax.numpy as jnp
 
 from ppl.compiler.influence import Source
-from ppl.compiler.tables import Val, batched
+from ppl.compiler.tables import Val, batched, broadcasting, log_densities
 from ppl.errors import StrategyError, suggestion
 from ppl.lang.family import Family
-from ppl.lang.primitives import draw, draw_with_log_density, log_density_values
+from ppl.lang.primitives import draw, draw_with_log_density
 from ppl.lang.staged import Eqn
 
 Kind = Literal["path", "score", "enum"]
@@ -93,12 +93,25 @@ class Choice:
     def log_density(self, value: Val) -> Val:
         """Log-density per lane at `value`."""
         static = {k: self.eqn.params[k] for k in ("family", "names")}
-        rank = len(self.eqn.outs[0].aval.shape) - len(self.eqn.params["shape"])
+        return log_densities([value, *self.params], {**static, "event_ndims": self._event_ndims})
 
-        def evaluate(x: Array, *ps: Array) -> list[Array]:
-            return [log_density_values(x, *ps, event_ndims=rank, **static)]
+    def probability(self, value: Val) -> Val:
+        """Probability per lane of `value`."""
+        probability, names = self.family.probability, self.eqn.params["names"]
+        if probability is None:
+            log_density = self.log_density(value)
+            self.own_log_density(log_density)
+            return Val(jnp.exp(log_density.array), log_density.axes)
+        ranks = [self._event_ndims, *(self.family.parameters[n] for n in names)]
+        return broadcasting(
+            lambda x, *ps: probability(x, **dict(zip(names, map(jnp.asarray, ps), strict=True))),
+            [value, *self.params],
+            ranks,
+        )
 
-        return batched(evaluate, [value, *self.params])[0]
+    @property
+    def _event_ndims(self) -> int:
+        return len(self.eqn.outs[0].aval.shape) - len(self.eqn.params["shape"])
 
 
 strategies: dict[str, Strategy] = {}
