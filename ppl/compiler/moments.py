@@ -58,6 +58,7 @@ class Sampler:
     Attributes:
         batch: draws per jitted call.
         names: of each number, as `theta[0, 2]`.
+        seen: moments of all draws so far.
         tree: a pytree like a draw, with the shapes.
     """
 
@@ -72,7 +73,7 @@ class Sampler:
         self.tree = jax.eval_shape(draw, key)
         self.names = entry_names(self.tree)
         self.batch = max(1, min(batch, _HELD // max(1, len(self.names))))
-        self.moments: Moments | None = None
+        self.seen = Moments(0, np.zeros(len(self.names)), np.zeros(len(self.names)))
         self._key, self._calls = key, 0
 
         def run(key: Key[Array, ""]) -> tuple[Array, Array]:
@@ -89,9 +90,8 @@ class Sampler:
             mean, squares = self._run(jax.random.fold_in(self._key, self._calls))
             self._calls += 1
             new = Moments(self.batch, np.asarray(mean, float), np.asarray(squares, float))
-            self.moments = new if self.moments is None else self.moments.merge(new)
-        assert self.moments is not None
-        return self.moments
+            self.seen = self.seen.merge(new)
+        return self.seen
 
 
 def entry_names(tree: PyTree) -> list[str]:

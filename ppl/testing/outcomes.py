@@ -26,7 +26,7 @@ from ppl import _compat
 from ppl.compiler.estimator import Estimator, compile
 from ppl.compiler.noise import Noise
 from ppl.compiler.objective import as_objective
-from ppl.compiler.strategies.enumerate import list_support
+from ppl.compiler.strategies.enumerate import support_values
 from ppl.errors import PplError, UnsupportedError
 from ppl.lang.primitives import draw, log_density_values, site_p
 from ppl.lang.seed import param_leaves
@@ -146,7 +146,7 @@ def exact_estimate(
     key = jax.random.key(0)
     staged = stage(surrogate, key, dynamic)
     if any(map(_is_random, staged.block.eqns)):
-        sites = [e for e in estimator.plan(*data).strategies if list_support(e) is None]
+        sites = [e for e in estimator.plan(*data).strategies if support_values(e) is None]
         why = ", ".join(f"{e.params['address']} ({e.params['family']})" for e in sites)
         raise UnsupportedError(
             "the estimator's draws cannot all be enumerated",
@@ -221,7 +221,7 @@ def _slots(block: Block, max_outcomes: int) -> tuple[list[_Slot], int]:
     slots: list[_Slot] = []
     total = 1
     for site, steps in _sites(block):
-        values = None if site.kind == "foreign_site" else list_support(site)
+        values = None if site.kind == "foreign_site" else support_values(site)
         address = site.params.get("address", "genjax")
         if values is None:
             raise UnsupportedError(
@@ -341,7 +341,7 @@ class _Runner:
     def site(self, eqn: Eqn, ins: list[Any], digits: Any) -> tuple[Any, Any]:
         if _is_point(eqn):
             return [draw(jax.random.key(0), ins, **eqn.params)], 0.0
-        values = list_support(eqn)
+        values = support_values(eqn)
         value = jnp.asarray(values)[digits[eqn]]
         family, names = eqn.params["family"], eqn.params["names"]
         logp = log_density_values(
@@ -370,7 +370,7 @@ class _Runner:
             def run() -> Any:
                 # What is not drawn may take any value: equal shares of this outcome.
                 others = [s for j, b in enumerate(eqn.blocks) if j != i for s, _ in _sites(b)]
-                shares = sum(digits[s].size * math.log(len(list_support(s))) for s in others)
+                shares = sum(digits[s].size * math.log(len(support_values(s))) for s in others)
                 logp = self.block(eqn.blocks[i], digits) - shares
                 return [jnp.asarray(self.read(a)) for a in eqn.blocks[i].outs], logp
 
