@@ -38,7 +38,7 @@ class State(NamedTuple):
     Attributes:
         params: values in unconstrained space.
         optimizer: the optimiser's state.
-        baselines: the estimator's running means.
+        baselines: the estimator's state: what its baselines remember and learn.
     """
 
     params: PyTree
@@ -136,15 +136,19 @@ class Loop:
     def _loss_and_gradient(self, inputs, state, index):
         """((loss, baselines after), gradient), and the loss as a function of parameters."""
         key = jax.random.fold_in(inputs[0], index)
+        estimator, (_, data) = self._estimator, self._bind(inputs, state.params)
 
-        def loss(unconstrained):
+        def loss(unconstrained, learned):
             params, data = self._bind(inputs, unconstrained)
-            value, baselines = self._estimator.surrogate_and_state(
-                key, params, state.baselines, *data
-            )
+            before = estimator.with_learned(state.baselines, learned)
+            value, baselines = estimator.surrogate_and_state(key, params, before, *data)
             return -value, baselines
 
-        return *jax.value_and_grad(loss, has_aux=True)(state.params), lambda p: loss(p)[0]
+        learned = estimator.learned(state.baselines, *data)
+        both = jax.value_and_grad(loss, (0, 1), has_aux=True)
+        (value, after), (gradient, by_learned) = both(state.params, learned)
+        after = estimator.learn(after, by_learned, *data)
+        return (value, after), gradient, lambda p: loss(p, learned)[0]
 
     def _step(self, inputs: Any, state: State, index: Int[Array, ""]) -> tuple[State, Array]:
         (value, baselines), grad, loss = self._loss_and_gradient(inputs, state, index)

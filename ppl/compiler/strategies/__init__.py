@@ -5,4 +5,6 @@ from ppl.compiler.strategies.base import resolve as resolve
 from ppl.compiler.strategies.base import strategies as strategies
 from ppl.compiler.strategies.enumerate import Enumerate as Enumerate
 from ppl.compiler.strategies.reparam import Reparam as Reparam
+from ppl.compiler.strategies.score import Lax as Lax
+from ppl.compiler.strategies.score import Relax as Relax
 from ppl.compiler.strategies.score import Score as Score
