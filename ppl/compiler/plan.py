@@ -125,7 +125,7 @@ class Plan:
     @property
     def controls(self) -> dict[str, tuple[Eqn, ControlVariate]]:
         """The control variates that learn, by the name of their state."""
-        return {n: (e, self.strategies[e].control) for e, n in self.control_names.items()}
+        return {n: (e, self.strategies[e].control) for e, n in self.control_names.items()}  # type: ignore
 
     def controlled(self, block: Block) -> bool:
         """Whether a choice in a block has a control variate."""

@@ -24,6 +24,8 @@ from jaxtyping import Array
 
 from ppl.lang.staged import Eqn, Lit
 
+ADAM = optax.adam(1e-2)
+
 DECAY = 0.9
 """Decay per step of the signal's running moments."""
 
@@ -38,7 +40,7 @@ class ControlVariate:
     """
 
     width: int = 16
-    optimizer: optax.GradientTransformation = optax.adam(1e-2)
+    optimizer: optax.GradientTransformation = ADAM
     name: ClassVar[str]
 
     @property

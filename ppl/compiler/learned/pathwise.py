@@ -85,7 +85,7 @@ class PathNetwork(ControlVariate):
             relax = relaxations[eqn.params["family"].name]
             z, given = relax(named, noise["value"], noise["key"])
             free, here = both(_squash(z)), both(_squash(given))
-            path = sum(jnp.sum(a) - jnp.sum(b) for a, b in zip(free, here, strict=True))
+            path = sum((jnp.sum(a - b) for a, b in zip(free, here, strict=True)), jnp.zeros(()))
         return jnp.reshape(here[0] + here[1], lanes), path
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Array
 
 from ppl.compiler.baselines import baseline
 from ppl.compiler.learned import ControlVariate, PathNetwork, tap
+from ppl.compiler.learned.base import ADAM
 from ppl.compiler.learned.relaxed import relaxations
 from ppl.compiler.strategies.base import Choice, Kind, register
 from ppl.compiler.tables import Val
@@ -103,7 +104,7 @@ class _WithNetwork:
     """
 
     width: int = 16
-    optimizer: optax.GradientTransformation = optax.adam(1e-2)
+    optimizer: optax.GradientTransformation = ADAM
     baseline: ClassVar[str] = "none"
     kind: ClassVar[Kind] = "score"
 

@@ -1,6 +1,7 @@
 """Baselines: unbiased in every construct, and with less variance than those before them.
 
-|z| < 5.5 (false-alarm rate 4e-8) with as many draws as it takes to see a bias of 3 %.
+|z| < 5.5 (false-alarm rate 4e-8) with as many draws as it takes to see a bias of 3 %, or of 10 % where all
+constructs are tested at once.
 """
 
 from __future__ import annotations
@@ -101,8 +102,8 @@ def _reveal(particles):
 
 def test_per_lane_everywhere():
     """Costs that combine no lanes get the other samples' mean."""
-    value, grad = exact(flips(flip.enum))
-    check(flips(flip.via(Score("per_lane"))), grad)
+    _, grad = exact(flips(flip.enum))
+    check(flips(flip.via(Score("per_lane"))), grad, bias=0.1)
 
 
 def test_rows_and_particles():
@@ -141,8 +142,8 @@ def test_per_lane_is_refused_where_draws_follow_the_mixture():
 
 
 def test_nvil_everywhere():
-    value, grad = exact(flips(flip.enum))
-    check(flips(flip.via(Score("nvil"))), grad, steps=60)
+    _, grad = exact(flips(flip.enum))
+    check(flips(flip.via(Score("nvil"))), grad, steps=60, bias=0.1)
 
 
 DATA = np.linspace(-2, 2, 12, dtype=np.float32)
@@ -230,8 +231,8 @@ def test_a_baseline_of_ones_own():
             return jnp.full((), self.at)
 
     try:
-        value, grad = exact(flips(flip.enum))
-        check(flips(flip.via(Score("constant"))), grad)
+        _, grad = exact(flips(flip.enum))
+        check(flips(flip.via(Score("constant"))), grad, bias=0.1)
         noisy, still = sd_of("none"), sd_of(Constant(12.0))
         assert noisy != still
     finally:

@@ -1,6 +1,7 @@
 """LAX and RELAX: unbiased in every construct, before and after they learned; less variance.
 
-|z| < 5.5 (false-alarm rate 4e-8) with as many draws as it takes to see a bias of 3 %.
+|z| < 5.5 (false-alarm rate 4e-8) with as many draws as it takes to see a bias of 3 %, or of 10 % where all
+constructs are tested at once.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ FAST, SLOW = optax.adam(3e-2), optax.adam(1e-2)
 
 
 def test_relax_everywhere():
-    check(flips(flip.via(Relax(4, FAST))), exact(flips(flip.enum))[1], steps=40)
+    check(flips(flip.via(Relax(4, FAST))), exact(flips(flip.enum))[1], steps=40, bias=0.1)
 
 
 def test_lax_everywhere():
-    check(normals(normal.via(Lax(4, FAST))), normals_gradient(), steps=40, num_samples=4)
+    check(normals(normal.via(Lax(4, FAST))), normals_gradient(), steps=40, num_samples=4, bias=0.1)
 
 
 LOGITS = np.array([[0.3, -0.5, 0.1], [0.0, 0.4, -1.0]], np.float32)
@@ -59,7 +60,8 @@ def test_relax_of_categories(dist):
     grad = enumerated.grad(jax.random.key(0), enumerated.init(jax.random.key(0)))
     est = compile(two_categories(dist.via(Relax(4, FAST)), to_vector))
     params, state = trained(est, 100)
-    check_draws(jax.vmap(lambda k: est.value_grad_and_state(k, params, state)[:2]), grad)
+    draw = jax.vmap(lambda key: est.value_grad_and_state(key, params, state)[:2])
+    check_draws(draw, grad, bias=0.03 if dist is categorical else 0.1)
 
 
 @pytest.mark.parametrize("name", ["flip", "categorical"])
