@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 import zlib
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from ppl.compiler import boxes
 from ppl.compiler.explain import Explanation, explain
 from ppl.compiler.influence import site_of
 from ppl.compiler.lower import Lowering
+from ppl.compiler.noise import NOISE, Noise
 from ppl.compiler.objective import Objective, as_objective
 from ppl.compiler.plan import CannotEnumerate, Plan, make_plan
 from ppl.errors import AddressError, BiasWarning, ShapeError, StrategyError, suggestion
@@ -51,6 +53,13 @@ class Estimator:
         self._strategies = dict(strategies)
         self._num_samples = num_samples
         self._programs: dict[Any, tuple[Staged, Plan]] = {}
+        self._noise = NOISE
+
+    def with_noise(self, noise: Noise) -> Estimator:
+        """The same estimator with its random numbers from elsewhere (see `Noise`)."""
+        other = copy.copy(self)  # shares what is planned
+        other._noise = noise
+        return other
         self.compiled: dict[Any, Any] = {}
         """what others compiled of it and may use again (`vi.fit` its loops), by their own names"""
 
@@ -255,7 +264,7 @@ class Estimator:
         n = self.num_samples(*data)
 
         def once(key: jax.Array) -> tuple[Array, dict[str, Any]]:
-            run = Lowering(plan, env, n, state, _split(data)[0], probe)
+            run = Lowering(plan, env, n, state, _split(data)[0], probe, self._noise)
             return run.run(key)[0], run.seen
 
         if n == 1:

@@ -20,6 +20,7 @@ from ppl.compiler.influence import (
     Sliced,
     Source,
     Stacked,
+    Worlds,
     site_of,
 )
 from ppl.compiler.tables import Val, batched

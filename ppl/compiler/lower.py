@@ -39,6 +39,7 @@ from ppl.compiler.influence import (
     site_of,
 )
 from ppl.compiler.loops import lower_scan
+from ppl.compiler.noise import NOISE, Noise
 from ppl.compiler.plan import CannotEnumerate, Plan
 from ppl.compiler.strategies.base import Choice, View
 from ppl.compiler.tables import (
@@ -69,6 +70,7 @@ class Lowering:
         state: of the baselines and control variates, by name.
         data: the objective's arguments.
         probe: observe, for each log-density and cost, which part of its entries is not finite.
+        noise: where the random numbers come from.
     """
 
     def __init__(
@@ -79,7 +81,9 @@ class Lowering:
         state: Mapping[str, Any] | None = None,
         data: tuple[Any, ...] = (),
         probe: bool = False,
+        noise: Noise = NOISE,
     ):
+        self.noise = noise
         self.plan, self.num_samples = plan, num_samples
         self.analysis, self.region = plan.analysis, plan.region
         self.env: dict[Var, Val] = {v: Val(x) for v, x in env.items()}
@@ -96,7 +100,7 @@ class Lowering:
     def run(self, key: jax.Array) -> list[Array]:
         """Estimates of the program's results."""
         block = self.plan.staged.block
-        frame = Frame(Keys(key))
+        frame = Frame(Keys(key, make=self.noise.choice_key))
         frame.factors[WORLDS] = always(WORLDS, self.plan.worlds.size)
         self.block(block, frame)
         outs = [self.estimate_of(a) for a in block.outs]
@@ -175,6 +179,7 @@ class Lowering:
             lambda logp: frame.logp.__setitem__(source, logp),
             publish_factor,
             lambda log_density: self.own_log_density.__setitem__(eqn, log_density),
+            self.noise.draw,
             self._view(eqn, frame),
             self._learned(eqn),
             self.data,

@@ -96,6 +96,7 @@ class Choice:
         probabilities: call with an enumerated choice's probabilities `[*axes, *lanes]`.
         own_log_density: call with the log-density of the value at itself `[*axes, *lanes]`, if it
             is known; the program's own request for it (`sim` makes one) then costs nothing.
+        sampler: draws; as `primitives.draw`.
         view: of a choice of kind `"worlds"`, the worlds that it owns.
         learned: what its control variate learned so far, or `None`.
         data: the objective's arguments.
@@ -110,6 +111,7 @@ class Choice:
     logp: Callable[[Val], None]
     probabilities: Callable[[Val], None]
     own_log_density: Callable[[Val], None]
+    sampler: Callable[..., Array] = draw
     view: View | None = None
     learned: Any = None
     data: tuple[Any, ...] = ()
@@ -122,7 +124,7 @@ class Choice:
     def draw(self) -> Val:
         """A draw, with common random numbers across enumerated values of the parameters."""
         key = self.new_key()
-        return batched(lambda *ps: [draw(key, list(ps), **self.eqn.params)], self.params)[0]
+        return batched(lambda *ps: [self.sampler(key, list(ps), **self.eqn.params)], self.params)[0]
 
     def draw_path(self) -> Val:
         """A draw as a function of its parameters; its log-density is published, if it is known."""

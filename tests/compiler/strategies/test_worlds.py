@@ -10,7 +10,6 @@ import pytest
 
 from ppl.compiler import compile
 from ppl.lang.distributions import flip
-
 from tests.compiler.exact import brute, check_unbiased
 from tests.compiler.test_structures import PROGRAMS, THETA
 
