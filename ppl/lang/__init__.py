@@ -58,6 +58,7 @@ from ppl.lang.distributions import wishart as wishart
 from ppl.lang.distributions import zipf as zipf
 from ppl.lang.expectation import E as E
 from ppl.lang.factor import factor as factor
+from ppl.lang.inline import inline as inline
 from ppl.lang.loop import scan as scan
 from ppl.lang.mask import mask as mask
 from ppl.lang.observed import masked as masked
