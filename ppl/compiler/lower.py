@@ -20,9 +20,11 @@ from jaxtyping import Array
 
 from ppl import _compat
 from ppl.compiler import boxes
+from ppl.compiler.axis_rules import ELEMENTWISE
 from ppl.compiler.control import lower_checkpoint, lower_cond
 from ppl.compiler.frame import Frame
 from ppl.compiler.influence import (
+    WORLDS,
     Alignment,
     Along,
     Entry,
@@ -37,19 +39,21 @@ from ppl.compiler.influence import (
 )
 from ppl.compiler.loops import lower_scan
 from ppl.compiler.plan import CannotEnumerate, Plan
-from ppl.compiler.strategies.base import Choice
+from ppl.compiler.strategies.base import Choice, View
 from ppl.compiler.tables import (
     Conflict,
     Factor,
     Val,
+    always,
     batched,
     contract,
+    elementwise,
     lay_along,
+    log_densities,
     spread,
     union,
     weights,
 )
-from ppl.lang.primitives import log_density_values
 from ppl.lang.seed import Keys
 from ppl.lang.staged import Atom, Block, Eqn, Lit, Var
 
@@ -87,6 +91,7 @@ class Lowering:
         """Estimates of the program's results."""
         block = self.plan.staged.block
         frame = Frame(Keys(key))
+        frame.factors[WORLDS] = always(WORLDS, self.plan.worlds.size)
         self.block(block, frame)
         return [self.estimate_of(a) for a in block.outs]
 
@@ -115,7 +120,11 @@ class Lowering:
 
     def _plain(self, eqn: Eqn) -> None:
         vals = [self.read(a) for a in eqn.ins]
-        outs = batched(lambda *xs: _compat.bind_eqn(eqn.jax_eqn, xs), vals)
+        run = lambda *xs: _compat.bind_eqn(eqn.jax_eqn, xs)
+        if eqn.kind in _ELEMENTWISE:
+            outs = elementwise(run, vals, scalars=eqn.kind not in ("select_n", "clamp"))
+        else:
+            outs = batched(run, vals)
         self.env.update(zip(eqn.outs, outs, strict=True))
 
     def _log_density(self, eqn: Eqn, frame: Frame) -> None:
@@ -125,8 +134,7 @@ class Lowering:
         if site in self.own_log_density:
             out = self.own_log_density[site]
         else:
-            vals = [self.read(a) for a in eqn.ins]
-            out = batched(lambda *xs: [log_density_values(*xs, **eqn.params)], vals)[0]
+            out = log_densities([self.read(a) for a in eqn.ins], eqn.params)
         self.env[eqn.outs[0]] = out
         self._probe(eqn.params["address"], out)
 
@@ -159,8 +167,16 @@ class Lowering:
             lambda logp: frame.logp.__setitem__(source, logp),
             publish_factor,
             lambda log_density: self.own_log_density.__setitem__(eqn, log_density),
+            self._view(eqn, frame),
         )
         self.env[eqn.outs[0]] = plan.strategies[eqn].lower(choice)
+
+    def _view(self, eqn: Eqn, frame: Frame) -> View | None:
+        worlds = self.plan.worlds
+        if eqn not in worlds.slots:
+            return None
+        slots = worlds.slots[eqn]
+        return View(worlds.size, slots, slots.first(frame.steps), worlds.moving_names(eqn))
 
     # ---------------------------------------------------------------------------- estimates
 
@@ -177,11 +193,12 @@ class Lowering:
             self.boxed[var] = outs[var.eqn.outs.index(var)]
 
     def _cost(self, var: Var, frame: Frame) -> Array:
-        """A cost term: charged to the score choices, averaged over the enumerated ones."""
+        """A cost term: charged to the choices that were drawn, averaged over the enumerated."""
         cost, influence = self.env[var], self.analysis.of(var)
         cost = Val(jnp.asarray(cost.array), cost.axes)
         self._probe(f"the cost at {self.plan.where(var)}", cost)
         ndim = len(cost.shape)
+        shares = self.plan.worlds.shares(influence)
         wanted = {s: tuple(map(_exactly, a)) for s, a in influence.axes.items()}
         charges: dict[tuple[str, tuple[Source, ...]], list[Val]] = {}
         for source, alignment in covered(influence.score).items():
@@ -189,17 +206,31 @@ class Lowering:
             for axis, lanes in self.plan.logp_axes(source).items():
                 where = tuple(None if e is None else _exactly(alignment[e.axis]) for e in lanes)
                 wanted.setdefault(axis, where)
-            laid = lay_along(logp.array, len(logp.axes), alignment, ndim)
-            baseline = self.plan.strategies[site_of(source)].baseline
-            charges.setdefault((baseline, logp.axes), []).append(Val(laid, logp.axes))
+            laid = Val(lay_along(logp.array, len(logp.axes), alignment, ndim), logp.axes)
+            strategy = self.plan.strategies[site_of(source)]
+            if shares and strategy.kind == "score":
+                laid = shares.charged(laid)
+            charges.setdefault((strategy.baseline, laid.axes), []).append(laid)
         axes = union([cost, *(v for group in charges.values() for v in group)])
-        joint = self._joint(axes, wanted, ndim, frame, var) if axes else None
-        level = spread(cost, axes)
+        axes = tuple(a for a in axes if a is not WORLDS)
+        every = (*axes, WORLDS) if shares else axes
+        level, at = spread(cost, every), len(axes)
+        joint = None
+        if axes:
+            joint = self._joint(every, {**wanted, WORLDS: ()}, ndim, frame, var)
+        if shares:
+            level = shares.cut(level, at)
+            joint = None if joint is None else shares.cut(joint, at)
         boxed = level
         for (baseline, given), group in charges.items():
-            base = self._baseline(baseline, var, _expected(level, axes, given, joint))
-            boxed = boxes.box(boxed, level, base, spread(_total(group), axes))
-        return boxed if joint is None else contract(boxed, joint, len(axes))
+            expected = _expected(level, every, (*given, WORLDS), joint)
+            if shares:
+                expected = lax.index_in_dim(expected, 0, at, keepdims=True)
+            base = self._baseline(baseline, var, expected)
+            boxed = boxes.box(boxed, level, base, spread(_total(group), every))
+        if joint is not None:
+            boxed = contract(boxed, joint, at)
+        return boxes.actual(boxed, shares.weights) if shares else boxed
 
     def _joint(
         self,
@@ -220,6 +251,8 @@ class Lowering:
         """The same choice seen in two unrelated ways cannot be tabulated twice."""
         by_site: dict[Eqn, Source] = {}
         for source in axes:
+            if source is WORLDS:
+                continue
             plain = _without_past(source)
             if by_site.setdefault(site_of(source), plain) != plain:
                 raise Conflict(source, "a value combines two different steps of it")
@@ -247,6 +280,12 @@ class Lowering:
             self.seen[name] = jnp.mean(lax.stop_gradient(expected))
             return self.baselines[name].astype(expected.dtype)
         return jnp.zeros((), expected.dtype)
+
+
+# Of these, the first may change the shape and the others know it.
+_ELEMENTWISE = frozenset(ELEMENTWISE) - {
+    "bitcast_convert_type", "optimization_barrier", "sharding_constraint"
+}  # fmt: skip
 
 
 def _site_at_itself(log_density: Eqn) -> Eqn | None:
