@@ -53,6 +53,7 @@ class Sampler:
     Args:
         draw: `key -> pytree of numbers`.
         batch: draws per jitted call, at most; fewer where the pytree is large.
+        vectorized: draw a batch in a `vmap`, not one after the other.
         compiler_options: for `jax.jit`.
 
     Attributes:
@@ -68,6 +69,7 @@ class Sampler:
         key: Key[Array, ""],
         *,
         batch: int = 4096,
+        vectorized: bool = True,
         compiler_options: dict[str, Any] | None = None,
     ):
         self.tree = jax.eval_shape(draw, key)
@@ -78,7 +80,8 @@ class Sampler:
 
         def run(key: Key[Array, ""]) -> tuple[Array, Array]:
             keys = jax.random.split(key, self.batch)
-            x = jax.vmap(lambda k: ravel_pytree(draw(k))[0])(keys)
+            one = lambda k: ravel_pytree(draw(k))[0]
+            x = jax.vmap(one)(keys) if vectorized else jax.lax.map(one, keys)
             mean = jnp.mean(x, 0)
             return mean, jnp.sum((x - mean) ** 2, 0)
 

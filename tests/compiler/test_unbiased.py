@@ -279,11 +279,11 @@ def test_running_mean_over_steps():
         return state, grad["theta"]
 
     state = est.init_state()
-    assert set(state) == {"cost 1"}
+    assert set(state) == {"cost 1: running_mean"}
     keys = jax.random.split(jax.random.key(0), (2000, 50))
     runs = jax.jit(jax.vmap(lambda keys: lax.scan(step, state, keys)), compiler_options=QUICK)
     final, grads = runs(keys)
-    mean, weight = final["cost 1"]
+    mean, weight = final["cost 1: running_mean"]
     assert np.mean(mean / weight) == pytest.approx(1 + 2.7**2, rel=0.01)
     for part in (grads[:, 0], grads[:, 10:]):
         runs_mean = np.mean(part.reshape(len(part), -1), 1)

@@ -96,8 +96,11 @@ class Choice:
         probabilities: call with an enumerated choice's probabilities `[*axes, *lanes]`.
         own_log_density: call with the log-density of the value at itself `[*axes, *lanes]`, if it
             is known; the program's own request for it (`sim` makes one) then costs nothing.
-        view: of a choice of kind `"worlds"`, the worlds that it owns.
         sampler: draws; as `primitives.draw`.
+        view: of a choice of kind `"worlds"`, the worlds that it owns.
+        learned: what its control variate learned so far, or `None`.
+        data: the objective's arguments.
+        aside: call with a scalar 0 whose derivative, of mean zero, is to be added to the gradient.
     """
 
     eqn: Eqn
@@ -108,8 +111,11 @@ class Choice:
     logp: Callable[[Val], None]
     probabilities: Callable[[Val], None]
     own_log_density: Callable[[Val], None]
-    view: View | None = None
     sampler: Callable[..., Array] = draw
+    view: View | None = None
+    learned: Any = None
+    data: tuple[Any, ...] = ()
+    aside: Callable[[Array], None] = lambda zero: None
 
     @property
     def family(self) -> Family:
