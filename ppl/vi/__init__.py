@@ -11,6 +11,8 @@ from ppl.compiler import objective as objective
 from ppl.compiler.strategies import Enumerate as Enumerate
 from ppl.compiler.strategies import Reparam as Reparam
 from ppl.compiler.strategies import Score as Score
+from ppl.vi.compare import Comparison as Comparison
+from ppl.vi.compare import compare_plans as compare_plans
 from ppl.vi.convergence import Convergence as Convergence
 from ppl.vi.fit import Report as Report
 from ppl.vi.fit import fit as fit

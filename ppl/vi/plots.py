@@ -21,7 +21,7 @@ def plot_loss(losses: Float[np.ndarray, " steps"], ax: Axes | None = None) -> Ax
     Raises:
         ImportError: matplotlib is not installed.
     """
-    axes: Any = _pyplot().gca() if ax is None else ax
+    axes: Any = pyplot().gca() if ax is None else ax
     steps = np.arange(1, len(losses) + 1)
     window = max(1, len(losses) // 50)
     axes.plot(steps, losses, lw=0.5, alpha=0.4, color="C0", label="loss")
@@ -37,7 +37,7 @@ def plot_loss(losses: Float[np.ndarray, " steps"], ax: Axes | None = None) -> Ax
     return axes
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
     try:
         from matplotlib import pyplot
     except ImportError as error:
