@@ -19,7 +19,7 @@ from ppl.errors import ShapeError
 from ppl.lang.gfi import Combinators, name_of, takes_value
 from ppl.lang.interop import as_program, converts
 from ppl.lang.mask import Mask, masked_by
-from ppl.lang.observed import PartlyObserved, leading_sizes
+from ppl.lang.observed import PartlyObserved, Retained, leading_sizes
 from ppl.lang.scope import address_of_choice, current_address
 
 Axes = int | tuple[Any, ...] | Sequence[Any] | None
@@ -126,7 +126,7 @@ class Plate(Combinators, GFI):
         return dataclasses.replace(self, program=masked_by(self.program, mask))
 
     def _choices(self, x: Any) -> Any:
-        whole = self.takes_value and x is not None and not isinstance(x, PartlyObserved)
+        whole = self.takes_value and not isinstance(x, PartlyObserved | Retained | None)
         return jnp.asarray(x) if whole else x
 
     def _trace(self, parts: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tr:

@@ -49,7 +49,7 @@ class State(NamedTuple):
     Attributes:
         params: values in unconstrained space.
         optimizer: the optimiser's state.
-        baselines: the estimator's state.
+        baselines: the estimator's state: what its baselines remember and learn.
         order: the order of the rows in this epoch, with minibatches from memory.
     """
 
@@ -278,14 +278,17 @@ class Loop:
     def _loss_and_gradient(self, key: Array, inputs: Inputs, state: State, data: tuple[Any, ...]):
         """((loss, baselines after), gradient), and the loss as a function of parameters."""
 
-        def loss(unconstrained):
+        def loss(unconstrained, learned):
             params = self._bind(inputs, unconstrained, data)
-            value, baselines = self._estimator.surrogate_and_state(
-                key, params, state.baselines, *data
-            )
+            before = self._estimator.with_learned(state.baselines, learned)
+            value, baselines = self._estimator.surrogate_and_state(key, params, before, *data)
             return -value, baselines
 
-        return *jax.value_and_grad(loss, has_aux=True)(state.params), lambda p: loss(p)[0]
+        learned = self._estimator.learned(state.baselines, *data)
+        both = jax.value_and_grad(loss, (0, 1), has_aux=True)
+        (value, after), (gradient, by_learned) = both(state.params, learned)
+        after = self._estimator.learn(after, by_learned, *data)
+        return (value, after), gradient, lambda p: loss(p, learned)[0]
 
     def _update(self, key: Array, inputs: Inputs, state: State, data: tuple[Any, ...]):
         """The state after a step of one fit, and the loss."""
