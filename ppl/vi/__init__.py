@@ -11,6 +11,7 @@ from ppl.compiler import objective as objective
 from ppl.compiler.strategies import Enumerate as Enumerate
 from ppl.compiler.strategies import Reparam as Reparam
 from ppl.compiler.strategies import Score as Score
+from ppl.vi.checkpoint import Checkpoint as Checkpoint
 from ppl.vi.convergence import Convergence as Convergence
 from ppl.vi.diagnostics import Importance as Importance
 from ppl.vi.diagnostics import compare as compare

@@ -95,6 +95,11 @@ def _lines(estimator: Estimator, data: tuple[Any, ...]) -> list[str]:
     jaxpr, _, _ = _compat.stage(
         lambda arrays: estimator.objective(*eqx.combine(arrays, static)), arrays
     )
+    return operations(jaxpr)
+
+
+def operations(jaxpr: Any) -> list[str]:
+    """The equations of a jaxpr and of those inside, one line each, the same in every process."""
     return [re.sub(r"0x[0-9a-f]+", "", line) for line in _operations(jaxpr)]
 
 

@@ -14,6 +14,9 @@ from rich.table import Table
 
 from ppl.vi.summary import Summary, as_text, summarize
 
+_ALIKE = 1e-3
+"""Log-weights that differ by less are equal, to the rounding of single precision."""
+
 
 @dataclass(frozen=True)
 class Importance:
@@ -92,15 +95,17 @@ def smooth_weights(log_weights: Float[np.ndarray, " draws"]) -> tuple[np.ndarray
             "k-hat needs arviz-stats: install the extra with `pip install 'ppl[arviz]'` or "
             "`uv sync --extra arviz`"
         ) from error
-    log_weights = np.asarray(log_weights, float)
-    raw = np.where(np.isnan(log_weights), -np.inf, log_weights)
-    if np.ptp(raw[np.isfinite(raw)], axis=None) < 1e-6 if np.isfinite(raw).any() else False:
-        # All alike: the guide is the posterior, and there is no tail to fit.
-        return np.where(np.isfinite(raw), -math.log(np.isfinite(raw).sum()), -np.inf), -math.inf
-    smoothed, khat = array_stats.psislw(raw)
+    raw = np.asarray(log_weights, float)
+    finite = np.isfinite(raw)
+    raw = np.where(finite, raw, -np.inf)
+    if not finite.any():
+        return np.full(len(raw), -math.log(len(raw))), math.inf
+    if np.ptp(raw[finite]) < _ALIKE:  # the guide is the posterior: there is no tail to fit
+        smoothed, khat = raw, -math.inf
+    else:
+        smoothed, khat = array_stats.psislw(-raw)  # it takes log-likelihoods, as for leaving out
     smoothed = np.asarray(smoothed, float)
-    smoothed = smoothed - np.logaddexp.reduce(smoothed)
-    return smoothed, float(khat)
+    return smoothed - np.logaddexp.reduce(smoothed), float(khat)
 
 
 @dataclass(frozen=True)

@@ -93,11 +93,11 @@ def nuts(
 
     def chain(key: Key[Array, ""], start: Array, spread: Array) -> tuple[Array, Array]:
         warm_key, key = jax.random.split(key)
-        adapt = blackjax.window_adaptation(
+        adapt: Any = blackjax.window_adaptation(
             blackjax.nuts, log_density, initial_inverse_mass_matrix=spread
         )
         (state, tuned), _ = adapt.run(warm_key, start, num_warmup)
-        kernel = blackjax.nuts(log_density, **tuned)
+        kernel: Any = blackjax.nuts(log_density, **tuned)
 
         def step(state: Any, key: Key[Array, ""]) -> tuple[Any, tuple[Array, Array]]:
             info: Any

@@ -144,7 +144,7 @@ def natural_gradient(
             matrix = jax.vmap(times)(jnp.eye(flat.size, dtype=flat.dtype))
             step = jax.scipy.linalg.solve(matrix, flat, assume_a="pos")
         else:
-            step, _ = jax.scipy.sparse.linalg.cg(times, flat, maxiter=iterations)
+            step = jax.scipy.sparse.linalg.cg(times, flat, maxiter=iterations)[0]
         moved = 0.5 * learning_rate**2 * jnp.vdot(step, flat)  # divergence of the step, nearly
         rate = learning_rate * jnp.minimum(1, jnp.sqrt(trust * flat.size / (moved + 1e-30)))
         return unravel(-rate * step), state
