@@ -7,7 +7,7 @@ distributions with a gradient strategy; without one the planner picks.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import genjax
 import jax.numpy as jnp
@@ -128,20 +128,14 @@ class Distribution(Combinators, genjax.Distribution):
         """The same distribution with a gradient strategy, by name or as a strategy object."""
         return make_distribution(self.family.value, strategy)
 
-    @property
-    def reparam(self) -> Distribution:
-        """Differentiate along the draw's path (explicit or implicit reparameterisation)."""
-        return self.via("reparam")
+    if TYPE_CHECKING:  # `reparam`, `score`, `enum`, ...: see `add_strategy_method`
 
-    @property
-    def score(self) -> Distribution:
-        """Score-function (REINFORCE) gradient with a baseline."""
-        return self.via("score")
+        def __getattr__(self, name: str) -> Distribution: ...
 
-    @property
-    def enum(self) -> Distribution:
-        """Sum over all values of the support."""
-        return self.via("enum")
+
+def add_strategy_method(name: str, doc: str | None) -> None:
+    """Let `normal.NAME(0.0, 1.0)` stand for `normal.via("NAME")(0.0, 1.0)`."""
+    setattr(Distribution, name, property(lambda self: self.via(name), doc=doc))
 
 
 def _broadcasts_to(batch: tuple[int, ...], lanes: tuple[int, ...]) -> bool:
