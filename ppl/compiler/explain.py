@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ppl.compiler.influence import Alignment, Order, Source, covered, site_of
+from ppl.compiler.baselines import baseline
+from ppl.compiler.influence import WORLDS, Alignment, Order, Source, covered, site_of
 from ppl.compiler.plan import Plan, live_sites
 
 WIDTH = 80
@@ -113,13 +114,14 @@ def explain(name: str, plan: Plan, samples: int) -> Explanation:
     costs = []
     for var in plan.region.costs:
         influence = plan.analysis.of(var)
+        summed = [s for s in influence.axes if s is not WORLDS]
         costs.append(
             CostRow(
                 plan.where(var),
                 tuple(var.aval.shape),
                 tuple(_along(s, a) for s, a in covered(influence.score).items()),
-                tuple(repr(s) for s in influence.axes),
-                math.prod(plan.axis_size(s) for s in influence.axes),
+                tuple(map(repr, summed)),
+                math.prod(map(plan.axis_size, summed)),
             )
         )
     return Explanation(name, samples, tuple(choices), tuple(costs), tuple(_warnings(plan, samples)))
@@ -144,7 +146,8 @@ def _warnings(plan: Plan, samples: int) -> list[str]:
         f"biased: {k.site.params['address']}: '{k.operation}' at {_short(k.where)} jumps"
         for k in plan.kinks
     ]
-    baselines = {plan.strategies[site_of(s)].baseline for s in plan.charged}
+    out += [f"biased: {e.params['address']}: {why}" for e, why in plan.biased.items()]
+    baselines = {baseline(plan.strategies[site_of(s)].baseline).name for s in plan.charged}
     if samples == 1 and "leave_one_out" in baselines:
         out.append("one sample has no others: the leave-one-out baseline is 0 (num_samples=4)")
     return out

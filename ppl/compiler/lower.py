@@ -18,12 +18,14 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from ppl import _compat
 from ppl.compiler import boxes
 from ppl.compiler.axis_rules import ELEMENTWISE
+from ppl.compiler.baselines import Baseline, Charged
+from ppl.compiler.baselines.per_lane import charge_of_others
 from ppl.compiler.control import lower_checkpoint, lower_cond
 from ppl.compiler.frame import Frame
 from ppl.compiler.influence import (
+    WORLDS,
     Alignment,
     Along,
     Entry,
@@ -37,12 +39,14 @@ from ppl.compiler.influence import (
     site_of,
 )
 from ppl.compiler.loops import lower_scan
+from ppl.compiler.noise import NOISE, Noise
 from ppl.compiler.plan import CannotEnumerate, Plan
-from ppl.compiler.strategies.base import Choice
+from ppl.compiler.strategies.base import Choice, View
 from ppl.compiler.tables import (
     Conflict,
     Factor,
     Val,
+    always,
     batched,
     contract,
     elementwise,
@@ -52,6 +56,7 @@ from ppl.compiler.tables import (
     union,
     weights,
 )
+from ppl.compiler.worlds import Shares
 from ppl.lang.seed import Keys
 from ppl.lang.staged import Atom, Block, Eqn, Lit, Var
 
@@ -62,8 +67,10 @@ class Lowering:
     Args:
         env: values of the program's inputs and parameters.
         num_samples: size of the vmapped axis `boxes.SAMPLES` around this run (1: no such axis).
-        baselines: running-mean baselines of the cost terms, by name.
+        state: of the baselines and control variates, by name.
+        data: the objective's arguments.
         probe: observe, for each log-density and cost, which part of its entries is not finite.
+        noise: where the random numbers come from.
     """
 
     def __init__(
@@ -71,26 +78,33 @@ class Lowering:
         plan: Plan,
         env: Mapping[Var, Any],
         num_samples: int,
-        baselines: Mapping[str, Array] | None = None,
+        state: Mapping[str, Any] | None = None,
+        data: tuple[Any, ...] = (),
         probe: bool = False,
+        noise: Noise = NOISE,
     ):
+        self.noise = noise
         self.plan, self.num_samples = plan, num_samples
         self.analysis, self.region = plan.analysis, plan.region
         self.env: dict[Var, Val] = {v: Val(x) for v, x in env.items()}
         self.boxed: dict[Var, Array] = {}
         self.own_log_density: dict[Eqn, Val] = {}
         """of each choice's value at itself, where its strategy computed that anyway"""
-        self.baselines, self.probe = baselines or {}, probe
-        self.seen: dict[str, Array] = {}
-        """numbers observed on the way, averaged over the steps of loops: the mean of each cost
-        that has a running-mean baseline; with `probe`, shares of entries that are not finite"""
+        self.state, self.data, self.probe = state or {}, data, probe
+        self.seen: dict[str, Any] = {}
+        """what was observed on the way, averaged over the steps of loops: by baselines that
+        remember; with `probe`, shares of entries that are not finite"""
+        self.asides: list[Array] = []
+        """zeros to be added to the objective, whose derivatives have mean zero"""
 
     def run(self, key: jax.Array) -> list[Array]:
         """Estimates of the program's results."""
         block = self.plan.staged.block
-        frame = Frame(Keys(key))
+        frame = Frame(Keys(key, make=self.noise.choice_key))
+        frame.factors[WORLDS] = always(WORLDS, self.plan.worlds.size)
         self.block(block, frame)
-        return [self.estimate_of(a) for a in block.outs]
+        outs = [self.estimate_of(a) for a in block.outs]
+        return [sum(self.asides, outs[0]), *outs[1:]]
 
     # ------------------------------------------------------------------------------ values
 
@@ -117,11 +131,12 @@ class Lowering:
 
     def _plain(self, eqn: Eqn) -> None:
         vals = [self.read(a) for a in eqn.ins]
-        run = lambda *xs: _compat.bind_eqn(eqn.jax_eqn, xs)
         if eqn.kind in _ELEMENTWISE:
-            outs = elementwise(run, vals, scalars=eqn.kind not in ("select_n", "clamp"))
+            outs = elementwise(
+                lambda *xs: eqn.run(xs), vals, scalars=eqn.kind not in ("select_n", "clamp")
+            )
         else:
-            outs = batched(run, vals)
+            outs = batched(lambda *xs: eqn.run(xs), vals)
         self.env.update(zip(eqn.outs, outs, strict=True))
 
     def _log_density(self, eqn: Eqn, frame: Frame) -> None:
@@ -164,8 +179,25 @@ class Lowering:
             lambda logp: frame.logp.__setitem__(source, logp),
             publish_factor,
             lambda log_density: self.own_log_density.__setitem__(eqn, log_density),
+            self.noise.draw,
+            self._view(eqn, frame),
+            self._learned(eqn),
+            self.data,
+            self.asides.append,
         )
         self.env[eqn.outs[0]] = plan.strategies[eqn].lower(choice)
+
+    def _view(self, eqn: Eqn, frame: Frame) -> View | None:
+        worlds = self.plan.worlds
+        if eqn not in worlds.slots:
+            return None
+        slots = worlds.slots[eqn]
+        return View(worlds.size, slots, slots.first(frame.steps), worlds.moving_names(eqn))
+
+    def _learned(self, eqn: Eqn) -> Any:
+        """What the control variate of a choice learned so far."""
+        name = self.plan.control_names.get(eqn)
+        return None if name is None else self.state[name]["learned"]
 
     # ---------------------------------------------------------------------------- estimates
 
@@ -178,33 +210,50 @@ class Lowering:
         elif var in self.region.parts and not var.eqn.blocks:
             parts = set(self.region.parts[var])
             args = [self.estimate_of(a) if a in parts else self.read(a).array for a in var.eqn.ins]
-            outs = _compat.bind_eqn(var.eqn.jax_eqn, args)
+            outs = var.eqn.run(args)
             self.boxed[var] = outs[var.eqn.outs.index(var)]
 
     def _cost(self, var: Var, frame: Frame) -> Array:
-        """A cost term: charged to the score choices, averaged over the enumerated ones."""
+        """A cost term: charged to the choices that were drawn, averaged over the enumerated."""
         cost, influence = self.env[var], self.analysis.of(var)
         cost = Val(jnp.asarray(cost.array), cost.axes)
         self._probe(f"the cost at {self.plan.where(var)}", cost)
         ndim = len(cost.shape)
+        shares = self.plan.worlds.shares(influence)
         wanted = {s: tuple(map(_exactly, a)) for s, a in influence.axes.items()}
-        charges: dict[tuple[str, tuple[Source, ...]], list[Val]] = {}
+        charges: dict[tuple[Baseline, tuple[Source, ...]], list[Val]] = {}
         for source, alignment in covered(influence.score).items():
             logp = frame.logp[source]
             for axis, lanes in self.plan.logp_axes(source).items():
                 where = tuple(None if e is None else _exactly(alignment[e.axis]) for e in lanes)
                 wanted.setdefault(axis, where)
-            laid = lay_along(logp.array, len(logp.axes), alignment, ndim)
-            baseline = self.plan.strategies[site_of(source)].baseline
-            charges.setdefault((baseline, logp.axes), []).append(Val(laid, logp.axes))
+            laid = Val(lay_along(logp.array, len(logp.axes), alignment, ndim), logp.axes)
+            if shares and self.plan.strategies[site_of(source)].kind == "score":
+                laid = shares.charged(laid)
+            baseline = self.plan.baseline(var, source)
+            charges.setdefault((baseline, laid.axes), []).append(laid)
         axes = union([cost, *(v for group in charges.values() for v in group)])
-        joint = self._joint(axes, wanted, ndim, frame, var) if axes else None
-        level = spread(cost, axes)
+        axes = tuple(a for a in axes if a is not WORLDS)
+        every = (*axes, WORLDS) if shares else axes
+        level, at = spread(cost, every), len(axes)
+        joint = None
+        if axes:
+            joint = self._joint(every, {**wanted, WORLDS: ()}, ndim, frame, var)
+        if shares:
+            level = shares.cut(level, at)
+            joint = None if joint is None else shares.cut(joint, at)
         boxed = level
         for (baseline, given), group in charges.items():
-            base = self._baseline(baseline, var, _expected(level, axes, given, joint))
-            boxed = boxes.box(boxed, level, base, spread(_total(group), axes))
-        return boxed if joint is None else contract(boxed, joint, len(axes))
+            expected = _expected(level, every, (*given, WORLDS), joint)
+            if shares:
+                expected = lax.index_in_dim(expected, 0, at, keepdims=True)
+            base = self._baseline(baseline, var, expected)
+            boxed = boxes.box(boxed, level, base, spread(_total(group), every))
+        if others := self._others(var, influence.score, every, joint, shares, frame):
+            boxed = boxes.box(boxed, jnp.zeros_like(level), jnp.ones(()), sum(others))
+        if joint is not None:
+            boxed = contract(boxed, joint, at)
+        return boxes.actual(boxed, shares.weights) if shares else boxed
 
     def _joint(
         self,
@@ -225,6 +274,8 @@ class Lowering:
         """The same choice seen in two unrelated ways cannot be tabulated twice."""
         by_site: dict[Eqn, Source] = {}
         for source in axes:
+            if source is WORLDS:
+                continue
             plain = _without_past(source)
             if by_site.setdefault(site_of(source), plain) != plain:
                 raise Conflict(source, "a value combines two different steps of it")
@@ -238,20 +289,44 @@ class Lowering:
         because = f"{conflict.because}, at {where}"
         return CannotEnumerate(site_of(conflict.source), because)
 
-    def _baseline(self, kind: str, var: Var, expected: Array) -> Array:
+    def _baseline(self, baseline: Baseline, var: Var, expected: Array) -> Array:
         """What is subtracted from a cost before it is charged.
 
         Args:
             expected: the cost, averaged over the enumerated choices that come after the draws
                 to be charged; their probabilities may depend on those draws.
         """
-        if kind == "leave_one_out" and self.num_samples > 1:
-            return boxes.leave_one_out(expected, self.num_samples)
-        if kind == "running_mean":
-            name = self.plan.cost_names[var]
-            self.seen[name] = jnp.mean(lax.stop_gradient(expected))
-            return self.baselines[name].astype(expected.dtype)
-        return jnp.zeros((), expected.dtype)
+        name = self.plan.memories.get((var, baseline), "")
+
+        def observe(seen: Any) -> None:
+            self.seen[name] = lax.stop_gradient(seen)
+
+        charged = Charged(expected, self.num_samples, self.state.get(name), observe)
+        return baseline.value(charged)
+
+    def _others(
+        self,
+        var: Var,
+        score: Mapping[Source, Alignment],
+        axes: tuple[Source, ...],
+        joint: Array | None,
+        shares: Shares | None,
+        frame: Frame,
+    ) -> list[Array]:
+        """Per-lane baselines times log-probabilities of a cost."""
+        out = []
+        for source, alignment in covered(score).items():
+            if frontier := self.plan.frontiers.get((var, source)):
+                logp = frame.logp[source] if shares is None else shares.charged(frame.logp[source])
+
+                def expected(cost: Val, given: tuple[Source, ...] = logp.axes) -> Array:
+                    return _expected(spread(cost, axes), axes, given, joint)
+
+                ndim = len(var.aval.shape)
+                out.append(
+                    charge_of_others(frontier, logp, alignment, self.read, expected, axes, ndim)
+                )
+        return out
 
 
 # Of these, the first may change the shape and the others know it.

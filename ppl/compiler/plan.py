@@ -9,15 +9,18 @@ same program always gets the same plan, and `explain()` shows it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, cast
 
 import jax.numpy as jnp
 
 from ppl.compiler import axis_rules  # noqa: F401  (fills the table of rules)
+from ppl.compiler.baselines import Baseline, NoBaseline, PerLane, baseline
+from ppl.compiler.frontier import Frontier
 from ppl.compiler.influence import (
+    WORLDS,
     Alignment,
     Analysis,
     Final,
@@ -28,6 +31,7 @@ from ppl.compiler.influence import (
     Sliced,
     Source,
     Stacked,
+    Worlds,
     covered,
     local_sources,
     site_of,
@@ -35,10 +39,13 @@ from ppl.compiler.influence import (
     source_lanes,
     stack_axis,
 )
+from ppl.compiler.learned import ControlVariate
+from ppl.compiler.moving import moving_values
 from ppl.compiler.region import Region
 from ppl.compiler.smoothness import Flow, Kink
-from ppl.compiler.strategies.base import Strategy, resolve, strategies
+from ppl.compiler.strategies.base import Alternatives, Strategy, resolve, strategies
 from ppl.compiler.strategies.enumerate import joint_size, support_size
+from ppl.compiler.worlds import WorldMap, allocate, loops_around
 from ppl.errors import StrategyError, UnsupportedError, suggestion
 from ppl.lang.staged import Block, Eqn, Staged, Var
 
@@ -77,6 +84,10 @@ class Plan:
         asked: choices whose strategy the user gave.
         refused: choices that get `score` for want of a better strategy, and why.
         kinks: where a reparameterised draw decides something discontinuous.
+        worlds: which worlds belong to which choice of kind `"worlds"`.
+        frontiers: where a cost combines the lanes of a choice that has per-lane baselines.
+        memories: names of the states of baselines that remember, by cost.
+        control_names: names of the states of control variates, by choice.
     """
 
     staged: Staged
@@ -91,6 +102,10 @@ class Plan:
     kinks: list[Kink] = field(default_factory=list)
     asked: set[Eqn] = field(default_factory=set)
     refused: dict[Eqn, str] = field(default_factory=dict)
+    worlds: WorldMap = field(default_factory=lambda: WorldMap({}, set()))
+    frontiers: dict[tuple[Var, Source], Frontier] = field(default_factory=dict)
+    memories: dict[tuple[Var, Baseline], str] = field(default_factory=dict)
+    control_names: dict[Eqn, str] = field(default_factory=dict)
 
     @property
     def sources(self) -> list[Source]:
@@ -101,24 +116,35 @@ class Plan:
         """Sizes of a choice's own lanes."""
         return () if eqn in self.joint else tuple(eqn.params["shape"])
 
+    def baseline(self, var: Var, source: Source) -> Baseline:
+        """What is subtracted from a cost before it is charged to a choice."""
+        found = baseline(self.strategies[site_of(source)].baseline)
+        per_lane = (var, source) in self.frontiers
+        return NoBaseline() if per_lane or isinstance(found, ControlVariate) else found
+
     @property
-    def running_means(self) -> list[str]:
-        """Names of the costs that have a running-mean baseline."""
-        return [
-            name
-            for var, name in self.cost_names.items()
-            if any(
-                self.strategies[site_of(s)].baseline == "running_mean"
-                for s in self.analysis.of(var).score
-            )
-        ]
+    def biased(self) -> dict[Eqn, str]:
+        """Choices whose strategy is biased, and why."""
+        why = {e: getattr(s, "biased", None) for e, s in self.strategies.items()}
+        return {e: w for e, w in why.items() if w}
+
+    @property
+    def controls(self) -> dict[str, tuple[Eqn, ControlVariate]]:
+        """The control variates that learn, by the name of their state."""
+        return {n: (e, self.strategies[e].control) for e, n in self.control_names.items()}  # type: ignore
+
+    def controlled(self, block: Block) -> bool:
+        """Whether a choice in a block has a control variate."""
+        return any(e in self.control_names for e in live_sites(block))
 
     def where(self, var: Var) -> str:
         """The source line of a variable."""
         return _where(var)
 
     def axis_size(self, source: Source) -> int:
-        """Length of an enumerated choice's axis."""
+        """Length of an enumerated choice's axis, or of that of the worlds."""
+        if source is WORLDS:
+            return self.worlds.size
         eqn = site_of(source)
         return joint_size(eqn) if eqn in self.joint else support_size(eqn) or 0
 
@@ -157,6 +183,8 @@ class Plan:
                 return dict(slice_axis(loop, lane, a, where) for a, where in outside)
             case Past(_, inner) | Final(_, inner):
                 return self.logp_axes(inner)
+            case Worlds():
+                return {}
 
     def remembers(self, loop: Eqn, source: Source) -> bool:
         """Whether a choice in a loop depends on the loop's enumerated state."""
@@ -170,7 +198,7 @@ class Plan:
                 seen.add(s)
                 if isinstance(s, Site):
                     todo += self.analysis.logp_axes(s.eqn)
-                elif not isinstance(s, Past):
+                elif not isinstance(s, Past | Worlds):
                     todo.append(s.inner)
         return False
 
@@ -216,7 +244,7 @@ class Plan:
                 local = local_sources(loop)
                 above = self.parents(inner, factors)
                 return [a for a in above if not local(a) and getattr(a, "loop", None) is not loop]
-            case Past():
+            case Past() | Worlds():
                 return []
 
     def made_in(self, block: Block) -> list[Source]:
@@ -266,6 +294,7 @@ def make_plan(
         jumps = {k.site: k for k in plan.kinks if k.can_score and k.site not in asked}
         if not jumps:
             _check_supports(plan, flow)
+            _find_states(plan)
             return plan
         refused.update(
             (e, f"not reparameterised: '{k.operation}' at {k.where} jumps")
@@ -288,6 +317,34 @@ def _check_supports(plan: Plan, flow: Flow) -> None:
                 fix=f"strategies={{'{address}': 'reparam'}}, or draw on a fixed support and map "
                 "the draw (low + (high - low) * uniform())",
             )
+
+
+def _find_states(plan: Plan) -> None:
+    """Find what per-lane baselines need, and name the states of all that learns or remembers."""
+    for var, cost_name in plan.cost_names.items():
+        for source in covered(plan.analysis.of(var).score):
+            found = baseline(plan.strategies[site_of(source)].baseline)
+            if isinstance(found, PerLane):
+                sizes = source_lanes(source, plan.lane_sizes)
+                if frontier := found.frontier(plan.analysis, var, source, sizes):
+                    plan.frontiers[var, source] = frontier
+            used = plan.baseline(var, source)
+            if used.init() is not None and (var, used) not in plan.memories:
+                name = f"{cost_name}: {used.name}"
+                plan.memories[var, used] = _unused(name, plan.memories.values())
+    for eqn, strategy in plan.strategies.items():
+        if getattr(strategy, "control", None) is not None:
+            name = f"{eqn.params['address']}: {strategy.name}"
+            plan.control_names[eqn] = _unused(name, plan.control_names.values())
+
+
+def _unused(name: str, taken: Iterable[str]) -> str:
+    """The name, with a number if it is taken."""
+    taken, n, free = set(taken), 1, name
+    while free in taken:
+        n += 1
+        free = f"{name} {n}"
+    return free
 
 
 def _settle(
@@ -378,11 +435,35 @@ def _draft(staged: Staged, chosen: Mapping[Eqn, Strategy], joint: set[Eqn]) -> P
     )
     region = Region(staged.block, analysis)
     plan = Plan(staged, dict(chosen), {}, joint, analysis, region)
-    for check in (_remembered_states, _mixed_lanes, _large_tables, _mixed_states):
+    checks = (
+        _remembered_states,
+        _mixed_lanes,
+        _mixed_parents,
+        _large_tables,
+        _mixed_states,
+        _controlled,
+    )
+    for check in checks:
         for trouble in check(plan):
             return trouble
     _collect(plan)
+    plan.worlds = _allocate(plan)
     return next(_broken_chains(plan), plan)
+
+
+def _allocate(plan: Plan) -> WorldMap:
+    """The worlds of the choices that have alternatives."""
+    moves = lambda eqn: plan.strategies[eqn].kind == "path"
+    unplaced = WorldMap({}, moving_values(plan.staged, moves))
+    wanted: dict[Eqn, tuple[int, bool]] = {}
+    for eqn, strategy in plan.strategies.items():
+        if strategy.kind == "worlds":
+            alternatives = cast(Alternatives, strategy)
+            moving = unplaced.moving_names(eqn)
+            wanted[eqn] = alternatives.count(eqn, moving), alternatives.together
+    loops = dict(loops_around(plan.staged.block))
+    slots = allocate(plan.analysis, [*plan.region.costs], wanted, plan.lane_sizes, loops)
+    return WorldMap(slots, unplaced.moving)
 
 
 def _remembered_states(plan: Plan) -> Iterator[Trouble]:
@@ -407,10 +488,22 @@ def _mixed_lanes(plan: Plan) -> Iterator[Trouble]:
                 yield Trouble(site_of(source), because, not isinstance(source, Stacked))
 
 
+def _mixed_parents(plan: Plan) -> Iterator[Trouble]:
+    """Enumerated choices whose probabilities depend on several lanes of another at once."""
+    for eqn, params in plan.analysis.params_of.items():
+        if plan.strategies[eqn].kind != "enum":
+            continue
+        for source, alignment in params.axes.items():
+            where = tuple(None for _ in alignment) if eqn in plan.joint else alignment
+            if _mixes(plan, source, where):
+                because = f"the probabilities of {eqn.params['address']} combine its lanes"
+                yield Trouble(site_of(source), because, not isinstance(source, Stacked))
+
+
 def _large_tables(plan: Plan) -> Iterator[Trouble]:
     """Costs that depend on too many choices at once."""
     for var in plan.region.costs:
-        axes = plan.analysis.of(var).axes
+        axes = [s for s in plan.analysis.of(var).axes if s is not WORLDS]
         states = math.prod(plan.axis_size(s) for s in axes)
         if states > MAX_STATES and len(axes) > 1:
             because = f"the cost at {_where(var)} has {states} joint states"
@@ -426,6 +519,15 @@ def _mixed_states(plan: Plan) -> Iterator[Trouble]:
                 if source in states and _mixes(plan, source, alignment):
                     because = f"the state of the loop at {loop.where} combines its lanes"
                     yield Trouble(site_of(source), because, True)
+
+
+def _controlled(plan: Plan) -> Iterator[Trouble]:
+    """Choices with a learned control variate that are drawn once per enumerated value."""
+    for eqn, strategy in plan.strategies.items():
+        if getattr(strategy, "control", None) is not None:
+            for source in plan.analysis.logp_axes(eqn):
+                because = f"the control variate of {eqn.params['address']} needs it drawn"
+                yield Trouble(site_of(source), because)
 
 
 def _broken_chains(plan: Plan) -> Iterator[Trouble]:
@@ -460,13 +562,13 @@ def _collect(plan: Plan) -> None:
         source = score.pop()
         if source not in plan.charged:
             plan.charged[source] = None
-            if not isinstance(source, Site):
+            if not isinstance(source, Site | Worlds):
                 score.append(source.inner)
             # A score choice drawn per value of an enumerated one brings that axis along.
             axes += plan.logp_axes(source)
     while axes:
         source = axes.pop()
-        if source not in plan.tabulated:
+        if source not in plan.tabulated and not isinstance(source, Worlds):
             plan.tabulated[source] = None
             if isinstance(source, Site):
                 axes += plan.analysis.logp_axes(source.eqn)

@@ -162,6 +162,11 @@ class Factor:
     lanes: Mapping[Source, Alignment]
 
 
+def always(source: Source, size: int) -> Factor:
+    """The table of a source that others are conditional on: ones, so that it stays an axis."""
+    return Factor(Val(jnp.ones(size), (source,)), (source,), {source: ()})
+
+
 class Conflict(Exception):
     """Choices cannot be tabulated together; `source` is one of them."""
 
