@@ -19,14 +19,17 @@ from ppl.compiler.objective import Objective
 from ppl.lang import density, sim
 from ppl.lang.check_guide import check_guide
 from ppl.lang.observed import Choices, merge_observed
-from ppl.vi.mean_field import mean_field
+from ppl.vi.guides.mean_field import mean_field
 
 Args = tuple[Any, ...]
+
+Guide = GFI | Callable[..., GFI] | None
+"""A program; or a function that makes one, `(model, observed=, args=) -> program`; or `None`."""
 
 
 def elbo(
     model: GFI,
-    guide: GFI | None = None,
+    guide: Guide = None,
     *,
     observed: Choices,
     args: Args = (),
@@ -36,8 +39,8 @@ def elbo(
 
     Args:
         model: the generative program p.
-        guide: the variational family q over the model's unobserved choices; a mean-field one
-            if `None`.
+        guide: the variational family q over the model's unobserved choices: a program, or a
+            function that makes one (`vi.full_rank`, `vi.flow`, ...); `vi.mean_field` if `None`.
         observed: nested dictionaries from address to data, or to `masked(data, mask)`.
         args: arguments of both programs.
         guide_args: those of the guide, if they differ (the data, for an amortised guide).
@@ -54,12 +57,12 @@ def elbo(
         z, log_q = sim(guide)(*(args if guide_args is None else guide_args))
         return density(model)(merge_observed(z, observed), *args) - log_q
 
-    return _objective(elbo, "elbo", guide, observed, args, guide_args)
+    return _objective(elbo, "elbo", model, guide, observed, args, guide_args)
 
 
 def iwelbo(
     model: GFI,
-    guide: GFI | None = None,
+    guide: Guide = None,
     *,
     particles: int,
     observed: Choices,
@@ -88,14 +91,17 @@ def iwelbo(
         log_weights = jax.vmap(log_weight)(jnp.arange(particles))
         return logsumexp(log_weights) - jnp.log(particles)
 
-    return _objective(iwelbo, f"iwelbo({particles})", guide, observed, args, guide_args)
+    return _objective(iwelbo, f"iwelbo({particles})", model, guide, observed, args, guide_args)
 
 
 def _checked(
-    model: GFI, guide: GFI | None, observed: Choices, args: Args, guide_args: Args | None
+    model: GFI, guide: Guide, observed: Choices, args: Args, guide_args: Args | None
 ) -> GFI:
     if guide is None:
         return mean_field(model, observed=observed, args=args)
+    if not isinstance(guide, GFI):
+        own = {} if guide_args is None else {"guide_args": guide_args}
+        return guide(model, observed=observed, args=args, **own)
     check_guide(model, guide, observed, args, guide_args)
     return guide
 
@@ -103,6 +109,7 @@ def _checked(
 def _objective(
     fun: Callable[..., Array],
     name: str,
+    model: GFI,
     guide: GFI,
     observed: Choices,
     args: Args,
@@ -110,5 +117,5 @@ def _objective(
 ) -> Objective:
     """The objective, with the programs' arguments and the observations as its data."""
     if guide_args is None:
-        return Objective(fun, name, (observed, args), guide, args)
-    return Objective(fun, name, (observed, args, guide_args), guide, guide_args)
+        return Objective(fun, name, (observed, args), guide, args, model)
+    return Objective(fun, name, (observed, args, guide_args), guide, guide_args, model)
