@@ -12,7 +12,11 @@ from ppl.errors import PplError as PplError
 
 if TYPE_CHECKING:
     from ppl import vi as vi
+    from ppl.compiler.enumeration import enumeration as enumeration
     from ppl.lang import *  # noqa: F403  (all names there are public)
+
+_ELSEWHERE = {"enumeration": "ppl.compiler.enumeration"}
+"""The modules of the names that are not in `ppl.lang`."""
 
 
 def __getattr__(name: str) -> Any:
@@ -26,11 +30,11 @@ def __getattr__(name: str) -> Any:
 
     if name == "vi":
         return importlib.import_module("ppl.vi")
-    lang = importlib.import_module("ppl.lang")
     if name == "__all__":
-        return ["BiasWarning", "PplError", "vi", *(n for n in vars(lang) if n[0] != "_")]
+        own = ["BiasWarning", "PplError", "vi", *_ELSEWHERE]
+        return own + [n for n in vars(importlib.import_module("ppl.lang")) if n[0] != "_"]
     try:
-        found = getattr(lang, name)
+        found = getattr(importlib.import_module(_ELSEWHERE.get(name, "ppl.lang")), name)
     except AttributeError:
         raise AttributeError(f"module 'ppl' has no attribute {name!r}") from None
     globals()[name] = found
