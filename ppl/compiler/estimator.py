@@ -53,6 +53,8 @@ class Estimator:
         self._strategies = dict(strategies)
         self._num_samples = num_samples
         self._programs: dict[Any, tuple[Staged, Plan]] = {}
+        self.compiled: dict[Any, Any] = {}
+        """what others compiled of it and may use again (`vi.fit` its loops), by their own names"""
         self._noise = NOISE
 
     def with_noise(self, noise: Noise) -> Estimator:
@@ -60,8 +62,6 @@ class Estimator:
         other = copy.copy(self)  # shares what is planned
         other._noise = noise
         return other
-        self.compiled: dict[Any, Any] = {}
-        """what others compiled of it and may use again (`vi.fit` its loops), by their own names"""
 
     # ------------------------------------------------------------------------------- staging
 

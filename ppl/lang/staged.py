@@ -425,11 +425,11 @@ def initial_params(staged: Staged, key: jax.Array, flat_args: Sequence[Any]) -> 
 
 
 def _check_initial(decls: Sequence[ParamDecl], values: dict[str, Any]) -> None:
-    """Refuse values outside of their supports."""
+    """Refuse values outside of their supports; those not known yet (traced) pass."""
     import equinox as eqx
 
     arrays = {d: jax.tree.leaves(eqx.filter(values[d.name], eqx.is_inexact_array)) for d in decls}
-    pairs = [(d, x) for d, leaves in arrays.items() for x in leaves]
+    pairs = [(d, x) for d, leaves in arrays.items() for x in leaves if _compat.is_concrete(x)]
     inside = contains_all(tuple(d.info.support for d, _ in pairs), [x for _, x in pairs])
     for (decl, leaf), ok in zip(pairs, inside, strict=True):
         if not ok:

@@ -11,10 +11,21 @@ from ppl.compiler import objective as objective
 from ppl.compiler.strategies import Enumerate as Enumerate
 from ppl.compiler.strategies import Reparam as Reparam
 from ppl.compiler.strategies import Score as Score
+from ppl.vi.checkpoint import Checkpoint as Checkpoint
 from ppl.vi.convergence import Convergence as Convergence
+from ppl.vi.diagnostics import Importance as Importance
+from ppl.vi.diagnostics import compare as compare
 from ppl.vi.fit import Report as Report
 from ppl.vi.fit import fit as fit
-from ppl.vi.mean_field import mean_field as mean_field
+from ppl.vi.guides import amortised as amortised
+from ppl.vi.guides import delta as delta
+from ppl.vi.guides import flow as flow
+from ppl.vi.guides import full_rank as full_rank
+from ppl.vi.guides import low_rank as low_rank
+from ppl.vi.guides import mean_field as mean_field
+from ppl.vi.guides import structured as structured
+from ppl.vi.guides.laplace import laplace as laplace
+from ppl.vi.natural_gradient import natural_gradient as natural_gradient
 from ppl.vi.objectives import alpha_divergence as alpha_divergence
 from ppl.vi.objectives import annealed as annealed
 from ppl.vi.objectives import chi_square as chi_square
@@ -39,3 +50,4 @@ from ppl.vi.objectives import thermodynamic as thermodynamic
 from ppl.vi.objectives import wake_phi as wake_phi
 from ppl.vi.objectives import wake_theta as wake_theta
 from ppl.vi.result import Fit as Fit
+from ppl.vi.store import load as load

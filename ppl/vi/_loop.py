@@ -31,8 +31,10 @@ from jax import lax
 from jaxtyping import Array, Bool, Int, Key, PyTree
 
 from ppl.compiler.estimator import Estimator, Params
+from ppl.errors import UnsupportedError
 from ppl.vi._batches import Rows
 from ppl.vi._mesh import replicated, spread_rows
+from ppl.vi.natural_gradient import fisher_product
 
 _BLOCK = 16
 _CAPACITY = 65_536
@@ -291,10 +293,22 @@ class Loop:
     def _update(self, key: Array, inputs: Inputs, state: State, data: tuple[Any, ...]):
         """The state after a step of one fit, and the loss."""
         (value, baselines), grad, loss = self._loss_and_gradient(key, inputs, state, data)
-        updates, optimizer = self._optimizer.update(
-            grad, state.optimizer, state.params, value=value, grad=grad, value_fn=loss
-        )
+        fisher = lambda: self._fisher(key, inputs, state, data)
+        extra = {"value": value, "grad": grad, "value_fn": loss, "fisher": fisher}
+        updates, optimizer = self._optimizer.update(grad, state.optimizer, state.params, **extra)
         return State(optax.apply_updates(state.params, updates), optimizer, baselines), value
+
+    def _fisher(self, key: Array, inputs: Inputs, state: State, data: tuple[Any, ...]):
+        """The product with the guide's Fisher matrix, for optimisers that ask for it."""
+        objective = self._estimator.objective
+        if objective.guide is None:
+            raise UnsupportedError(
+                f"{objective.name} has no guide whose Fisher matrix a natural gradient could use",
+                fix="use vi.elbo or another objective of vi, or another optimiser",
+            )
+        args = objective.guide_args if objective.model is None else data[-1]
+        constrain = lambda p: self._bind(inputs, p, data)
+        return fisher_product(objective.guide, tuple(args), key, state.params, constrain)
 
     def _step(self, inputs: Inputs, state: State, index: Array, first: Array):
         state, data = self._prepare(inputs, state, index, first)

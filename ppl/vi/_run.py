@@ -130,6 +130,15 @@ class Run:
             unconstrained = jax.tree.map(lambda x: x[best], unconstrained)
         return self.loop.constrain(self.block[0], unconstrained)
 
+    def continue_from(self, place: Any, windows: list[Any]) -> None:
+        """Restore what is beside `made`: the place of the source, and the last windows."""
+        if self._stream is not None:
+            self._stream.go_to(place)
+        if self.windows is not None:
+            arrays = [np.asarray(x) for x in windows]
+            kept = [tuple(arrays[i : i + 4]) for i in range(0, len(arrays), 4)]
+            self.windows.restore(kept, self.made.state.params)
+
     def compile(self) -> None:
         """Compile the loop, if an earlier fit has not."""
         jax.block_until_ready(self.loop.run(self.block[0], self.made.state, 0, 0))

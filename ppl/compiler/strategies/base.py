@@ -139,7 +139,7 @@ class Choice:
 
     def sample(self, key: jax.Array, params: Params) -> Array:
         """An ordinary draw `[*lanes, *event]`."""
-        return self.family.sample(key, tuple(self.eqn.params["shape"]), **params)
+        return self.sampler(key, list(params.values()), **self.eqn.params)
 
     def draw_alternatives(
         self,
