@@ -6,6 +6,7 @@ unbiased gradient estimators) and `ppl.vi` (objectives and the fit).
 """
 
 from ppl import vi as vi
+from ppl.compiler.enumeration import enumeration as enumeration
 from ppl.errors import BiasWarning as BiasWarning
 from ppl.errors import PplError as PplError
 from ppl.lang import *  # noqa: F403  (all names there are public)

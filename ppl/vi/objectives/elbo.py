@@ -1,27 +1,15 @@
-"""Variational objectives, each an ordinary program: read, copy, change.
-
-Each function here returns an `Objective` whose data are the observations and the programs'
-arguments, so that `vi.fit` needs nothing else.
-"""
+"""The evidence lower bound, and its importance-weighted form."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import jax
-import jax.numpy as jnp
 from genjax.core import GFI
-from jax.scipy.special import logsumexp
 from jaxtyping import Array
 
 from ppl.compiler.objective import Objective
 from ppl.lang import density, sim
-from ppl.lang.check_guide import check_guide
+from ppl.lang.logspace import log_mean_exp
 from ppl.lang.observed import Choices, merge_observed
-from ppl.vi.mean_field import mean_field
-
-Args = tuple[Any, ...]
+from ppl.vi.objectives._program import Args, at_least, checked, log_weights, with_data
 
 
 def elbo(
@@ -48,13 +36,13 @@ def elbo(
 
     Source: Jordan et al. 1999; Kingma and Welling (arXiv 1312.6114).
     """
-    guide = _checked(model, guide, observed, args, guide_args)
+    guide = checked(model, guide, observed, args, guide_args)
 
     def elbo(observed: Choices, args: Args, guide_args: Args | None = None) -> Array:
         z, log_q = sim(guide)(*(args if guide_args is None else guide_args))
         return density(model)(merge_observed(z, observed), *args) - log_q
 
-    return _objective(elbo, "elbo", guide, observed, args, guide_args)
+    return with_data(elbo, "elbo", guide, observed, args, guide_args)
 
 
 def iwelbo(
@@ -76,39 +64,10 @@ def iwelbo(
 
     Source: Burda, Grosse and Salakhutdinov (arXiv 1509.00519).
     """
-    if particles < 1:
-        raise ValueError(f"iwelbo: particles must be at least 1, not {particles}")
-    guide = _checked(model, guide, observed, args, guide_args)
+    at_least("iwelbo", "particles", 1, particles)
+    guide = checked(model, guide, observed, args, guide_args)
 
     def iwelbo(observed: Choices, args: Args, guide_args: Args | None = None) -> Array:
-        def log_weight(_: Array) -> Array:
-            z, log_q = sim(guide)(*(args if guide_args is None else guide_args))
-            return density(model)(merge_observed(z, observed), *args) - log_q
+        return log_mean_exp(log_weights(model, guide, observed, args, guide_args, particles))
 
-        log_weights = jax.vmap(log_weight)(jnp.arange(particles))
-        return logsumexp(log_weights) - jnp.log(particles)
-
-    return _objective(iwelbo, f"iwelbo({particles})", guide, observed, args, guide_args)
-
-
-def _checked(
-    model: GFI, guide: GFI | None, observed: Choices, args: Args, guide_args: Args | None
-) -> GFI:
-    if guide is None:
-        return mean_field(model, observed=observed, args=args)
-    check_guide(model, guide, observed, args, guide_args)
-    return guide
-
-
-def _objective(
-    fun: Callable[..., Array],
-    name: str,
-    guide: GFI,
-    observed: Choices,
-    args: Args,
-    guide_args: Args | None,
-) -> Objective:
-    """The objective, with the programs' arguments and the observations as its data."""
-    if guide_args is None:
-        return Objective(fun, name, (observed, args), guide, args)
-    return Objective(fun, name, (observed, args, guide_args), guide, guide_args)
+    return with_data(iwelbo, f"iwelbo({particles})", guide, observed, args, guide_args)
