@@ -29,7 +29,7 @@ import optax
 from examples._report import OUTPUTS, console, print_table, run_as_script, save_figure
 from examples.programmable_vi import scenes
 from examples.programmable_vi.scenes import CANVAS, DIGIT, Scenes, cut, paste
-from ppl import bind_params, density, flip, gen, normal, param, seed, sim, vi
+from ppl import bind_params, flip, gen, normal, param, seed, sim, vi
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -140,7 +140,9 @@ METHODS = [
     Method("ELBO, score, 4 samples as baselines", ELBO, SCORE, 4),
     Method("IWELBO(2), measure-valued", IWELBO, MVD, paper=(3.74, 638.5, 0.984)),
     Method("IWELBO(2), score, no baseline", IWELBO, PLAIN_SCORE, 1, paper=(2.28, 568.8, 0.479)),
-    Method("reweighted wake-sleep(10)", WAKE, {"guide/more*": "score"}, 1, paper=(None, None, 0.666)),
+    Method(
+        "reweighted wake-sleep(10)", WAKE, {"guide/more*": "score"}, 1, paper=(None, None, 0.666)
+    ),
 ]
 
 
@@ -314,7 +316,9 @@ def gallery(run: Run, held_out: Scenes) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    chosen = np.concatenate([np.flatnonzero(held_out.counts == n)[:k] for n, k in enumerate((1, 4, 5))])
+    chosen = np.concatenate(
+        [np.flatnonzero(held_out.counts == n)[:k] for n, k in enumerate((1, 4, 5))]
+    )
     images = held_out.images[chosen]
     reading = read_canvases(run.fit.params, jax.random.key(0), images)
     figure = Figure(figsize=(len(chosen), 2.3), layout="constrained")
