@@ -51,7 +51,7 @@ from ppl.compiler.tables import (
     union,
     weights,
 )
-from ppl.lang.primitives import log_density_values
+from ppl.lang.primitives import log_density_values, relaxed_log_density
 from ppl.lang.seed import Keys
 from ppl.lang.staged import Atom, Block, Eqn, Lit, Var
 
@@ -125,11 +125,13 @@ class Lowering:
         if eqn.outs[0] not in self.region.plain:
             return
         site = _site_at_itself(eqn)
+        relaxed = eqn.ins[0] in self.plan.relaxed
+        density = relaxed_log_density if relaxed else log_density_values
         if site in self.own_log_density:
             out = self.own_log_density[site]
         else:
             vals = [self.read(a) for a in eqn.ins]
-            out = batched(lambda *xs: [log_density_values(*xs, **eqn.params)], vals)[0]
+            out = batched(lambda *xs: [density(*xs, **eqn.params)], vals)[0]
         self.env[eqn.outs[0]] = out
         self._probe(eqn.params["address"], out)
 
@@ -171,7 +173,8 @@ class Lowering:
         if eqn not in worlds.slots:
             return None
         slots = worlds.slots[eqn]
-        return View(worlds.size, slots, slots.first(frame.steps), worlds.moving_names(eqn))
+        first, moving = slots.first(frame.steps), worlds.moving_names(eqn)
+        return View(worlds.size, slots, first, moving, worlds.scored(eqn))
 
     # ---------------------------------------------------------------------------- estimates
 
@@ -202,10 +205,10 @@ class Lowering:
                 where = tuple(None if e is None else _exactly(alignment[e.axis]) for e in lanes)
                 wanted.setdefault(axis, where)
             laid = Val(lay_along(logp.array, len(logp.axes), alignment, ndim), logp.axes)
-            strategy = self.plan.strategies[site_of(source)]
-            if shares and strategy.kind == "score":
-                laid = shares.charged(laid)
-            charges.setdefault((strategy.baseline, laid.axes), []).append(laid)
+            if shares:
+                laid = shares.charged(laid, self.plan.worlds.slots.get(site_of(source)))
+            baseline = self.plan.strategies[site_of(source)].baseline
+            charges.setdefault((baseline, laid.axes), []).append(laid)
         axes = union([cost, *(v for group in charges.values() for v in group)])
         axes = tuple(a for a in axes if a is not WORLDS)
         every = (*axes, WORLDS) if shares else axes

@@ -8,12 +8,13 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array
 
 from ppl.compiler.influence import WORLDS, Source
 from ppl.compiler.tables import Val, batched
-from ppl.compiler.worlds import Alternates, Slots, actual_world, place, worlds_of
+from ppl.compiler.worlds import Alternates, Request, Slots, actual_world, place, worlds_of
 from ppl.errors import StrategyError, suggestion
 from ppl.lang.distribution import add_strategy_method
 from ppl.lang.family import Family, Params
@@ -55,14 +56,13 @@ class Alternatives(Strategy, Protocol):
     """A strategy of kind `"worlds"`: costs are compared at several values of the choice.
 
     Attributes:
-        together: whether an alternate replaces all lanes at once, however costs combine them;
-            else lanes that a cost combines get worlds of their own.
+        relaxed: whether its value is a float, and between those of the support in some worlds.
     """
 
-    together: ClassVar[bool]
+    relaxed: ClassVar[bool]
 
-    def count(self, eqn: Eqn, moving: Sequence[str]) -> int:
-        """How many alternate values there are, if the parameters `moving` train."""
+    def request(self, eqn: Eqn, moving: Sequence[str]) -> Request:
+        """The worlds that it asks for, if the parameters `moving` train."""
         ...
 
 
@@ -75,12 +75,14 @@ class View:
         slots: those that the choice owns.
         first: the first of those that are the current step's.
         moving: names of the parameters that train.
+        scored: numbers of the worlds in which the charge is the log-probability.
     """
 
     size: int
     slots: Slots
     first: Any
     moving: Sequence[str]
+    scored: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,8 +164,18 @@ class Choice:
         drawn = worlds_of(batched(draw_all, self.params)[0], view.size)
         here = [actual_world(p) for p in self.params]
         out, charges = (Val(v.array, (*v.axes, WORLDS)) for v in batched(build, [drawn, *here]))
-        self.logp(charges)
+        self.logp(self.scored(charges, out))
         return out
+
+    def scored(self, charges: Val, value: Val) -> Val:
+        """The charges, which are log-probabilities where another choice's worlds are followed."""
+        assert self.view is not None
+        if not len(where := self.view.scored):
+            return charges
+        plain = Val(charges.array, charges.axes[:-1])
+        logp = worlds_of(self.log_density(value), self.view.size)
+        out = batched(lambda c, l: [c.at[where].set(l[where])], [plain, logp])[0]
+        return Val(out.array, (*out.axes, WORLDS))
 
     def log_density(self, value: Val) -> Val:
         """Log-density per lane at `value`."""

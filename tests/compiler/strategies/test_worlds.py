@@ -10,9 +10,8 @@ import pytest
 
 from ppl.compiler import compile
 from ppl.lang.distributions import flip
-
-from ..exact import brute, check_unbiased
-from ..test_structures import PROGRAMS, THETA
+from tests.compiler.exact import brute, check_unbiased
+from tests.compiler.test_structures import PROGRAMS, THETA
 
 WORLDS = {
     "scan_accumulates_nonlinear": 4,
