@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ppl.compiler.baselines import baseline
 from ppl.compiler.influence import WORLDS, Alignment, Order, Source, covered, site_of
 from ppl.compiler.plan import Plan, live_sites
 
@@ -145,7 +146,8 @@ def _warnings(plan: Plan, samples: int) -> list[str]:
         f"biased: {k.site.params['address']}: '{k.operation}' at {_short(k.where)} jumps"
         for k in plan.kinks
     ]
-    baselines = {plan.strategies[site_of(s)].baseline for s in plan.charged}
+    out += [f"biased: {e.params['address']}: {why}" for e, why in plan.biased.items()]
+    baselines = {baseline(plan.strategies[site_of(s)].baseline).name for s in plan.charged}
     if samples == 1 and "leave_one_out" in baselines:
         out.append("one sample has no others: the leave-one-out baseline is 0 (num_samples=4)")
     return out

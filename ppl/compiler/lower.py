@@ -18,8 +18,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from ppl import _compat
 from ppl.compiler import boxes
+from ppl.compiler.axis_rules import ELEMENTWISE
+from ppl.compiler.baselines import Baseline, Charged
+from ppl.compiler.baselines.per_lane import charge_of_others
 from ppl.compiler.control import lower_checkpoint, lower_cond
 from ppl.compiler.frame import Frame
 from ppl.compiler.influence import (
@@ -37,6 +39,7 @@ from ppl.compiler.influence import (
     site_of,
 )
 from ppl.compiler.loops import lower_scan
+from ppl.compiler.noise import NOISE, Noise
 from ppl.compiler.plan import CannotEnumerate, Plan
 from ppl.compiler.strategies.base import Choice, View
 from ppl.compiler.tables import (
@@ -46,12 +49,15 @@ from ppl.compiler.tables import (
     always,
     batched,
     contract,
+    elementwise,
     lay_along,
+    log_densities,
     spread,
     union,
     weights,
 )
-from ppl.lang.primitives import log_density_values, relaxed_log_density
+from ppl.compiler.worlds import Shares
+from ppl.lang.primitives import relaxed_log_density
 from ppl.lang.seed import Keys
 from ppl.lang.staged import Atom, Block, Eqn, Lit, Var
 
@@ -62,8 +68,10 @@ class Lowering:
     Args:
         env: values of the program's inputs and parameters.
         num_samples: size of the vmapped axis `boxes.SAMPLES` around this run (1: no such axis).
-        baselines: running-mean baselines of the cost terms, by name.
+        state: of the baselines and control variates, by name.
+        data: the objective's arguments.
         probe: observe, for each log-density and cost, which part of its entries is not finite.
+        noise: where the random numbers come from.
     """
 
     def __init__(
@@ -71,27 +79,33 @@ class Lowering:
         plan: Plan,
         env: Mapping[Var, Any],
         num_samples: int,
-        baselines: Mapping[str, Array] | None = None,
+        state: Mapping[str, Any] | None = None,
+        data: tuple[Any, ...] = (),
         probe: bool = False,
+        noise: Noise = NOISE,
     ):
+        self.noise = noise
         self.plan, self.num_samples = plan, num_samples
         self.analysis, self.region = plan.analysis, plan.region
         self.env: dict[Var, Val] = {v: Val(x) for v, x in env.items()}
         self.boxed: dict[Var, Array] = {}
         self.own_log_density: dict[Eqn, Val] = {}
         """of each choice's value at itself, where its strategy computed that anyway"""
-        self.baselines, self.probe = baselines or {}, probe
-        self.seen: dict[str, Array] = {}
-        """numbers observed on the way, averaged over the steps of loops: the mean of each cost
-        that has a running-mean baseline; with `probe`, shares of entries that are not finite"""
+        self.state, self.data, self.probe = state or {}, data, probe
+        self.seen: dict[str, Any] = {}
+        """what was observed on the way, averaged over the steps of loops: by baselines that
+        remember; with `probe`, shares of entries that are not finite"""
+        self.asides: list[Array] = []
+        """zeros to be added to the objective, whose derivatives have mean zero"""
 
     def run(self, key: jax.Array) -> list[Array]:
         """Estimates of the program's results."""
         block = self.plan.staged.block
-        frame = Frame(Keys(key))
+        frame = Frame(Keys(key, make=self.noise.choice_key))
         frame.factors[WORLDS] = always(WORLDS, self.plan.worlds.size)
         self.block(block, frame)
-        return [self.estimate_of(a) for a in block.outs]
+        outs = [self.estimate_of(a) for a in block.outs]
+        return [sum(self.asides, outs[0]), *outs[1:]]
 
     # ------------------------------------------------------------------------------ values
 
@@ -118,20 +132,26 @@ class Lowering:
 
     def _plain(self, eqn: Eqn) -> None:
         vals = [self.read(a) for a in eqn.ins]
-        outs = batched(lambda *xs: _compat.bind_eqn(eqn.jax_eqn, xs), vals)
+        if eqn.kind in _ELEMENTWISE:
+            outs = elementwise(
+                lambda *xs: eqn.run(xs), vals, scalars=eqn.kind not in ("select_n", "clamp")
+            )
+        else:
+            outs = batched(lambda *xs: eqn.run(xs), vals)
         self.env.update(zip(eqn.outs, outs, strict=True))
 
     def _log_density(self, eqn: Eqn, frame: Frame) -> None:
         if eqn.outs[0] not in self.region.plain:
             return
         site = _site_at_itself(eqn)
-        relaxed = eqn.ins[0] in self.plan.relaxed
-        density = relaxed_log_density if relaxed else log_density_values
         if site in self.own_log_density:
             out = self.own_log_density[site]
         else:
             vals = [self.read(a) for a in eqn.ins]
-            out = batched(lambda *xs: [density(*xs, **eqn.params)], vals)[0]
+            if eqn.ins[0] in self.plan.relaxed:
+                out = batched(lambda *xs: [relaxed_log_density(*xs, **eqn.params)], vals)[0]
+            else:
+                out = log_densities(vals, eqn.params)
         self.env[eqn.outs[0]] = out
         self._probe(eqn.params["address"], out)
 
@@ -164,7 +184,11 @@ class Lowering:
             lambda logp: frame.logp.__setitem__(source, logp),
             publish_factor,
             lambda log_density: self.own_log_density.__setitem__(eqn, log_density),
+            self.noise.draw,
             self._view(eqn, frame),
+            self._learned(eqn),
+            self.data,
+            self.asides.append,
         )
         self.env[eqn.outs[0]] = plan.strategies[eqn].lower(choice)
 
@@ -175,6 +199,11 @@ class Lowering:
         slots = worlds.slots[eqn]
         first, moving = slots.first(frame.steps), worlds.moving_names(eqn)
         return View(worlds.size, slots, first, moving, worlds.scored(eqn))
+
+    def _learned(self, eqn: Eqn) -> Any:
+        """What the control variate of a choice learned so far."""
+        name = self.plan.control_names.get(eqn)
+        return None if name is None else self.state[name]["learned"]
 
     # ---------------------------------------------------------------------------- estimates
 
@@ -187,7 +216,7 @@ class Lowering:
         elif var in self.region.parts and not var.eqn.blocks:
             parts = set(self.region.parts[var])
             args = [self.estimate_of(a) if a in parts else self.read(a).array for a in var.eqn.ins]
-            outs = _compat.bind_eqn(var.eqn.jax_eqn, args)
+            outs = var.eqn.run(args)
             self.boxed[var] = outs[var.eqn.outs.index(var)]
 
     def _cost(self, var: Var, frame: Frame) -> Array:
@@ -198,7 +227,7 @@ class Lowering:
         ndim = len(cost.shape)
         shares = self.plan.worlds.shares(influence)
         wanted = {s: tuple(map(_exactly, a)) for s, a in influence.axes.items()}
-        charges: dict[tuple[str, tuple[Source, ...]], list[Val]] = {}
+        charges: dict[tuple[Baseline, tuple[Source, ...]], list[Val]] = {}
         for source, alignment in covered(influence.score).items():
             logp = frame.logp[source]
             for axis, lanes in self.plan.logp_axes(source).items():
@@ -207,7 +236,7 @@ class Lowering:
             laid = Val(lay_along(logp.array, len(logp.axes), alignment, ndim), logp.axes)
             if shares:
                 laid = shares.charged(laid, self.plan.worlds.slots.get(site_of(source)))
-            baseline = self.plan.strategies[site_of(source)].baseline
+            baseline = self.plan.baseline(var, source)
             charges.setdefault((baseline, laid.axes), []).append(laid)
         axes = union([cost, *(v for group in charges.values() for v in group)])
         axes = tuple(a for a in axes if a is not WORLDS)
@@ -226,6 +255,8 @@ class Lowering:
                 expected = lax.index_in_dim(expected, 0, at, keepdims=True)
             base = self._baseline(baseline, var, expected)
             boxed = boxes.box(boxed, level, base, spread(_total(group), every))
+        if others := self._others(var, influence.score, every, joint, shares, frame):
+            boxed = boxes.box(boxed, jnp.zeros_like(level), jnp.ones(()), sum(others))
         if joint is not None:
             boxed = contract(boxed, joint, at)
         return boxes.actual(boxed, shares.weights) if shares else boxed
@@ -264,20 +295,51 @@ class Lowering:
         because = f"{conflict.because}, at {where}"
         return CannotEnumerate(site_of(conflict.source), because)
 
-    def _baseline(self, kind: str, var: Var, expected: Array) -> Array:
+    def _baseline(self, baseline: Baseline, var: Var, expected: Array) -> Array:
         """What is subtracted from a cost before it is charged.
 
         Args:
             expected: the cost, averaged over the enumerated choices that come after the draws
                 to be charged; their probabilities may depend on those draws.
         """
-        if kind == "leave_one_out" and self.num_samples > 1:
-            return boxes.leave_one_out(expected, self.num_samples)
-        if kind == "running_mean":
-            name = self.plan.cost_names[var]
-            self.seen[name] = jnp.mean(lax.stop_gradient(expected))
-            return self.baselines[name].astype(expected.dtype)
-        return jnp.zeros((), expected.dtype)
+        name = self.plan.memories.get((var, baseline), "")
+
+        def observe(seen: Any) -> None:
+            self.seen[name] = lax.stop_gradient(seen)
+
+        charged = Charged(expected, self.num_samples, self.state.get(name), observe)
+        return baseline.value(charged)
+
+    def _others(
+        self,
+        var: Var,
+        score: Mapping[Source, Alignment],
+        axes: tuple[Source, ...],
+        joint: Array | None,
+        shares: Shares | None,
+        frame: Frame,
+    ) -> list[Array]:
+        """Per-lane baselines times log-probabilities of a cost."""
+        out = []
+        for source, alignment in covered(score).items():
+            if frontier := self.plan.frontiers.get((var, source)):
+                logp = frame.logp[source]
+                logp = shares.charged(logp, None) if shares else logp
+
+                def expected(cost: Val, given: tuple[Source, ...] = logp.axes) -> Array:
+                    return _expected(spread(cost, axes), axes, given, joint)
+
+                ndim = len(var.aval.shape)
+                out.append(
+                    charge_of_others(frontier, logp, alignment, self.read, expected, axes, ndim)
+                )
+        return out
+
+
+# Of these, the first may change the shape and the others know it.
+_ELEMENTWISE = frozenset(ELEMENTWISE) - {
+    "bitcast_convert_type", "optimization_barrier", "sharding_constraint"
+}  # fmt: skip
 
 
 def _site_at_itself(log_density: Eqn) -> Eqn | None:

@@ -17,7 +17,7 @@ from jaxtyping import Array, ArrayLike
 from ppl.errors import ShapeError
 from ppl.lang.family import Family
 from ppl.lang.gfi import Combinators
-from ppl.lang.observed import PartlyObserved
+from ppl.lang.observed import PartlyObserved, Retained
 from ppl.lang.primitives import bind_log_density, bind_site
 from ppl.lang.scope import current_address
 
@@ -99,9 +99,12 @@ class Distribution(Combinators, genjax.Distribution):
 
     def generate(self, x: Any, *args: Any, **kwargs: Any) -> tuple[Any, Array]:
         """As in GenJAX; `x` may also be `masked(values, mask)`, whose other entries are drawn."""
+        if isinstance(x, Retained):
+            tr, log_density = self.generate(x.value, *args, **kwargs)
+            return tr, jnp.zeros_like(log_density)
         if not isinstance(x, PartlyObserved):
             return super().generate(x, *args, **kwargs)
-        full = x.fill(self.sample(*args, **kwargs))
+        full = x.complete(lambda: self.sample(*args, **kwargs))
         lanes = self.log_prob(full, *args, **kwargs)
         weight = jnp.sum(jnp.where(x.observed_lanes(lanes.ndim), lanes, 0))
         return genjax.core.Tr(self, (args, kwargs), full, full, -jnp.sum(lanes)), weight

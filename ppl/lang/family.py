@@ -52,6 +52,8 @@ class Family:
         sample: `(key, shape, **params)`; draws an array of shape `shape + event_shape`. The
             parameters broadcast to the batch shape `shape`.
         log_density: `(value, **params)`; the natural log of the density per batch element.
+        probability: `(value, **params)`; the exponential of the log-density, where no logarithm is
+            needed for it (a discrete distribution given by probabilities), else `None`.
         sample_with_log_density: `(key, shape, **params)`; a draw as `sample` makes it, and its
             log-density, where the noise behind the draw gives it without undoing the path: for
             `loc + scale * noise` that is cheaper than, and free of the rounding of,
@@ -81,6 +83,7 @@ class Family:
     support: Support | Callable[..., Support] = real
     event_shape: Callable[[dict[str, tuple[int, ...]]], tuple[int, ...]] = lambda shapes: ()
     kind: Kind = "float"
+    probability: Callable[..., Array] | None = None
     sample_with_log_density: Callable[..., tuple[Array, Array]] | None = None
     reparam: Literal["explicit", "implicit"] | None = None
     enumerate: Callable[[dict[str, Any]], Array | None] | None = None

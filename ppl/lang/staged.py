@@ -85,6 +85,14 @@ class Eqn:
     """whether the user vouched that it is continuous"""
     callers: tuple[Any, ...] = ()
     """the sources of the calls that it was inlined from, innermost first"""
+    impl: Callable[..., Sequence[Any]] | None = None
+    """what it computes instead of `jax_eqn`, if a pass changed it"""
+
+    def run(self, args: Sequence[Any]) -> list[Any]:
+        """Compute an equation without blocks."""
+        if self.impl is not None:
+            return list(self.impl(*args))
+        return _compat.bind_eqn(self.jax_eqn, args)
 
     @property
     def where(self) -> str:

@@ -11,6 +11,8 @@ from ppl.compiler.strategies.local import Local as Local
 from ppl.compiler.strategies.mvd import MeasureValued as MeasureValued
 from ppl.compiler.strategies.rebar import Rebar as Rebar
 from ppl.compiler.strategies.reparam import Reparam as Reparam
+from ppl.compiler.strategies.score import Lax as Lax
+from ppl.compiler.strategies.score import Relax as Relax
 from ppl.compiler.strategies.score import Score as Score
 from ppl.compiler.strategies.without_replacement import SumAndSample as SumAndSample
 from ppl.compiler.strategies.without_replacement import UnorderedSet as UnorderedSet

@@ -13,12 +13,12 @@ from jax import lax
 from jaxtyping import Array
 
 from ppl.compiler.influence import WORLDS, Source
-from ppl.compiler.tables import Val, batched
+from ppl.compiler.tables import Val, batched, broadcasting, log_densities
 from ppl.compiler.worlds import Alternates, Request, Slots, actual_world, place, worlds_of
 from ppl.errors import StrategyError, suggestion
 from ppl.lang.distribution import add_strategy_method
 from ppl.lang.family import Family, Params
-from ppl.lang.primitives import draw, draw_with_log_density, log_density_values
+from ppl.lang.primitives import draw, draw_with_log_density
 from ppl.lang.staged import Eqn
 
 Kind = Literal["path", "score", "enum", "worlds"]
@@ -98,7 +98,11 @@ class Choice:
         probabilities: call with an enumerated choice's probabilities `[*axes, *lanes]`.
         own_log_density: call with the log-density of the value at itself `[*axes, *lanes]`, if it
             is known; the program's own request for it (`sim` makes one) then costs nothing.
+        sampler: draws; as `primitives.draw`.
         view: of a choice of kind `"worlds"`, the worlds that it owns.
+        learned: what its control variate learned so far, or `None`.
+        data: the objective's arguments.
+        aside: call with a scalar 0 whose derivative, of mean zero, is to be added to the gradient.
     """
 
     eqn: Eqn
@@ -109,7 +113,11 @@ class Choice:
     logp: Callable[[Val], None]
     probabilities: Callable[[Val], None]
     own_log_density: Callable[[Val], None]
+    sampler: Callable[..., Array] = draw
     view: View | None = None
+    learned: Any = None
+    data: tuple[Any, ...] = ()
+    aside: Callable[[Array], None] = lambda zero: None
 
     @property
     def family(self) -> Family:
@@ -118,7 +126,7 @@ class Choice:
     def draw(self) -> Val:
         """A draw, with common random numbers across enumerated values of the parameters."""
         key = self.new_key()
-        return batched(lambda *ps: [draw(key, list(ps), **self.eqn.params)], self.params)[0]
+        return batched(lambda *ps: [self.sampler(key, list(ps), **self.eqn.params)], self.params)[0]
 
     def draw_path(self) -> Val:
         """A draw as a function of its parameters; its log-density is published, if it is known."""
@@ -133,7 +141,7 @@ class Choice:
 
     def sample(self, key: jax.Array, params: Params) -> Array:
         """An ordinary draw `[*lanes, *event]`."""
-        return self.family.sample(key, tuple(self.eqn.params["shape"]), **params)
+        return self.sampler(key, list(params.values()), **self.eqn.params)
 
     def draw_alternatives(
         self,
@@ -180,12 +188,25 @@ class Choice:
     def log_density(self, value: Val) -> Val:
         """Log-density per lane at `value`."""
         static = {k: self.eqn.params[k] for k in ("family", "names")}
-        rank = len(self.eqn.outs[0].aval.shape) - len(self.eqn.params["shape"])
+        return log_densities([value, *self.params], {**static, "event_ndims": self._event_ndims})
 
-        def evaluate(x: Array, *ps: Array) -> list[Array]:
-            return [log_density_values(x, *ps, event_ndims=rank, **static)]
+    def probability(self, value: Val) -> Val:
+        """Probability per lane of `value`."""
+        probability, names = self.family.probability, self.eqn.params["names"]
+        if probability is None:
+            log_density = self.log_density(value)
+            self.own_log_density(log_density)
+            return Val(jnp.exp(log_density.array), log_density.axes)
+        ranks = [self._event_ndims, *(self.family.parameters[n] for n in names)]
+        return broadcasting(
+            lambda x, *ps: probability(x, **dict(zip(names, map(jnp.asarray, ps), strict=True))),
+            [value, *self.params],
+            ranks,
+        )
 
-        return batched(evaluate, [value, *self.params])[0]
+    @property
+    def _event_ndims(self) -> int:
+        return len(self.eqn.outs[0].aval.shape) - len(self.eqn.params["shape"])
 
 
 strategies: dict[str, Strategy] = {}

@@ -70,10 +70,10 @@ class Enumerate:
             lead = (len(values), *(1,) * len(shape), *event)
             table = np.broadcast_to(values.reshape(lead), (len(values), *shape, *event))
         value = Val(jnp.asarray(table), (choice.source,))
-        logp = choice.log_density(value)
-        choice.own_log_density(logp)
+        probability = choice.probability(value)
         if choice.joint:
             axes = tuple(range(-len(shape), 0))
-            logp = Val(jnp.sum(logp.array, axes) if shape else logp.array, logp.axes)
-        choice.probabilities(Val(jnp.exp(logp.array), logp.axes))
+            together = jnp.prod(probability.array, axes) if shape else probability.array
+            probability = Val(together, probability.axes)
+        choice.probabilities(probability)
         return value

@@ -190,7 +190,7 @@ def _unordered_charges(p: Array, rest: Array) -> Array:
 
 
 def _subset_probabilities(p: Array, rest: Array) -> Callable[[frozenset[int]], Array]:
-    """The probability that draws without replacement from a subset and the rest are the subset."""
+    """Probability that draws without replacement from a subset and the rest are the subset."""
     table: dict[frozenset[int], Array] = {frozenset(): jnp.ones_like(rest)}
     for size in range(1, len(p) + 1):
         for chosen in map(frozenset, combinations(range(len(p)), size)):
