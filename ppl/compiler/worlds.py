@@ -237,12 +237,18 @@ class Alternates:
     actual: Array | float = 0.0
 
 
+def worlds_first(val: Val) -> Val:
+    """The value with its worlds as an ordinary first axis of its array."""
+    axes = tuple(a for a in val.axes if a is not WORLDS)
+    return Val(spread(val, (*axes, WORLDS)), axes)
+
+
 def worlds_of(val: Val, size: int) -> Val:
     """The value in all worlds, as an ordinary first axis of its array."""
-    axes = tuple(a for a in val.axes if a is not WORLDS)
-    array = spread(val, (*axes, WORLDS))
-    at = len(axes)
-    return Val(jnp.broadcast_to(array, (*array.shape[:at], size, *array.shape[at + 1 :])), axes)
+    first = worlds_first(val)
+    array, at = first.array, len(first.axes)
+    shape = (*array.shape[:at], size, *array.shape[at + 1 :])
+    return Val(jnp.broadcast_to(array, shape), first.axes)
 
 
 def actual_world(val: Val) -> Val:

@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from ppl.compiler.influence import WORLDS, Source
 from ppl.compiler.tables import Val, batched, broadcasting, log_densities
-from ppl.compiler.worlds import Alternates, Request, Slots, actual_world, place, worlds_of
+from ppl.compiler.worlds import Alternates, Request, Slots, actual_world, place, worlds_first, worlds_of
 from ppl.errors import StrategyError, suggestion
 from ppl.lang.distribution import add_strategy_method
 from ppl.lang.family import Family, Params
@@ -126,7 +126,35 @@ class Choice:
     def draw(self) -> Val:
         """A draw, with common random numbers across enumerated values of the parameters."""
         key = self.new_key()
-        return batched(lambda *ps: [self.sampler(key, list(ps), **self.eqn.params)], self.params)[0]
+        static = self.eqn.params
+        return self._as_in_the_actual_world(
+            batched(lambda *ps: [self.sampler(key, list(ps), **static)], self.params)[0]
+        )
+
+    def _as_in_the_actual_world(self, drawn: Val) -> Val:
+        """Lanes whose parameters do not differ from the actual world's take the value drawn there.
+
+        Common random numbers see to that but for rounding; and where tests replace the draws, this
+        does.
+        """
+        names, shape = self.eqn.params["names"], self.eqn.params["shape"]
+        ranks = [self.family.parameters[n] for n in names]
+        differ = [(p, r) for p, r in zip(self.params, ranks, strict=True) if WORLDS in p.axes]
+        if not differ:
+            return drawn
+        def take(x: Array, *ps: Array) -> list[Array]:
+            same = jnp.ones((), bool)
+            for p, (_, rank) in zip(ps, differ, strict=True):
+                equal = jnp.all(p == p[0], tuple(range(-rank, 0)))
+                missing = (1,) * (1 + len(shape) - equal.ndim)
+                same &= equal.reshape(len(p), *missing, *equal.shape[1:])
+            event = (1,) * (x.ndim - 1 - len(shape))
+            same = jnp.broadcast_to(same, (len(x), *shape)).reshape(len(x), *shape, *event)
+            return [jnp.where(same, x[0], x)]
+
+        worlds = [worlds_first(v) for v in (drawn, *(p for p, _ in differ))]
+        out = batched(take, worlds)[0]
+        return Val(out.array, (*out.axes, WORLDS))
 
     def draw_path(self) -> Val:
         """A draw as a function of its parameters; its log-density is published, if it is known."""
@@ -169,7 +197,8 @@ class Choice:
             found = alternates(key, worlds[0], params(arrays))
             return place(worlds, found, view.slots, view.first)
 
-        drawn = worlds_of(batched(draw_all, self.params)[0], view.size)
+        drawn = self._as_in_the_actual_world(batched(draw_all, self.params)[0])
+        drawn = worlds_of(drawn, view.size)
         here = [actual_world(p) for p in self.params]
         out, charges = (Val(v.array, (*v.axes, WORLDS)) for v in batched(build, [drawn, *here]))
         self.logp(self.scored(charges, out))
