@@ -57,6 +57,7 @@ from ppl.compiler.tables import (
     weights,
 )
 from ppl.compiler.worlds import Shares
+from ppl.lang.primitives import relaxed_log_density
 from ppl.lang.seed import Keys
 from ppl.lang.staged import Atom, Block, Eqn, Lit, Var
 
@@ -146,7 +147,11 @@ class Lowering:
         if site in self.own_log_density:
             out = self.own_log_density[site]
         else:
-            out = log_densities([self.read(a) for a in eqn.ins], eqn.params)
+            vals = [self.read(a) for a in eqn.ins]
+            if eqn.ins[0] in self.plan.relaxed:
+                out = batched(lambda *xs: [relaxed_log_density(*xs, **eqn.params)], vals)[0]
+            else:
+                out = log_densities(vals, eqn.params)
         self.env[eqn.outs[0]] = out
         self._probe(eqn.params["address"], out)
 
@@ -192,7 +197,8 @@ class Lowering:
         if eqn not in worlds.slots:
             return None
         slots = worlds.slots[eqn]
-        return View(worlds.size, slots, slots.first(frame.steps), worlds.moving_names(eqn))
+        first, moving = slots.first(frame.steps), worlds.moving_names(eqn)
+        return View(worlds.size, slots, first, moving, worlds.scored(eqn))
 
     def _learned(self, eqn: Eqn) -> Any:
         """What the control variate of a choice learned so far."""
@@ -228,8 +234,8 @@ class Lowering:
                 where = tuple(None if e is None else _exactly(alignment[e.axis]) for e in lanes)
                 wanted.setdefault(axis, where)
             laid = Val(lay_along(logp.array, len(logp.axes), alignment, ndim), logp.axes)
-            if shares and self.plan.strategies[site_of(source)].kind == "score":
-                laid = shares.charged(laid)
+            if shares:
+                laid = shares.charged(laid, self.plan.worlds.slots.get(site_of(source)))
             baseline = self.plan.baseline(var, source)
             charges.setdefault((baseline, laid.axes), []).append(laid)
         axes = union([cost, *(v for group in charges.values() for v in group)])
@@ -317,7 +323,8 @@ class Lowering:
         out = []
         for source, alignment in covered(score).items():
             if frontier := self.plan.frontiers.get((var, source)):
-                logp = frame.logp[source] if shares is None else shares.charged(frame.logp[source])
+                logp = frame.logp[source]
+                logp = shares.charged(logp, None) if shares else logp
 
                 def expected(cost: Val, given: tuple[Source, ...] = logp.axes) -> Array:
                     return _expected(spread(cost, axes), axes, given, joint)

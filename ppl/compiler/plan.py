@@ -42,6 +42,7 @@ from ppl.compiler.influence import (
 from ppl.compiler.learned import ControlVariate
 from ppl.compiler.moving import moving_values
 from ppl.compiler.region import Region
+from ppl.compiler.relaxed import relaxed_values
 from ppl.compiler.smoothness import Flow, Kink
 from ppl.compiler.strategies.base import Alternatives, Strategy, resolve, strategies
 from ppl.compiler.strategies.enumerate import joint_size, support_size
@@ -85,6 +86,7 @@ class Plan:
         refused: choices that get `score` for want of a better strategy, and why.
         kinks: where a reparameterised draw decides something discontinuous.
         worlds: which worlds belong to which choice of kind `"worlds"`.
+        relaxed: values of relaxed choices, as they are: floats whatever their type says.
         frontiers: where a cost combines the lanes of a choice that has per-lane baselines.
         memories: names of the states of baselines that remember, by cost.
         control_names: names of the states of control variates, by choice.
@@ -102,7 +104,8 @@ class Plan:
     kinks: list[Kink] = field(default_factory=list)
     asked: set[Eqn] = field(default_factory=set)
     refused: dict[Eqn, str] = field(default_factory=dict)
-    worlds: WorldMap = field(default_factory=lambda: WorldMap({}, set()))
+    worlds: WorldMap = field(default_factory=lambda: WorldMap({}, {}, set()))
+    relaxed: set[Var] = field(default_factory=set)
     frontiers: dict[tuple[Var, Source], Frontier] = field(default_factory=dict)
     memories: dict[tuple[Var, Baseline], str] = field(default_factory=dict)
     control_names: dict[Eqn, str] = field(default_factory=dict)
@@ -289,7 +292,7 @@ def make_plan(
     refused = dict(refused or {})
     while True:  # each round moves at least one more planned choice to `score`
         plan = _settle(staged, sites, asked, refused)
-        flow = Flow(staged, plan.strategies, plan.region)
+        flow = Flow(staged, plan.strategies, plan.region, plan.relaxed)
         plan.kinks = flow.kinks
         jumps = {k.site: k for k in plan.kinks if k.can_score and k.site not in asked}
         if not jumps:
@@ -448,22 +451,23 @@ def _draft(staged: Staged, chosen: Mapping[Eqn, Strategy], joint: set[Eqn]) -> P
             return trouble
     _collect(plan)
     plan.worlds = _allocate(plan)
+    relaxed = [e for e, s in plan.strategies.items() if getattr(s, "relaxed", False)]
+    plan.relaxed = relaxed_values(staged, relaxed)
     return next(_broken_chains(plan), plan)
 
 
 def _allocate(plan: Plan) -> WorldMap:
     """The worlds of the choices that have alternatives."""
     moves = lambda eqn: plan.strategies[eqn].kind == "path"
-    unplaced = WorldMap({}, moving_values(plan.staged, moves))
-    wanted: dict[Eqn, tuple[int, bool]] = {}
-    for eqn, strategy in plan.strategies.items():
-        if strategy.kind == "worlds":
-            alternatives = cast(Alternatives, strategy)
-            moving = unplaced.moving_names(eqn)
-            wanted[eqn] = alternatives.count(eqn, moving), alternatives.together
+    unplaced = WorldMap({}, {}, moving_values(plan.staged, moves))
+    requests = {
+        eqn: cast(Alternatives, strategy).request(eqn, unplaced.moving_names(eqn))
+        for eqn, strategy in plan.strategies.items()
+        if strategy.kind == "worlds"
+    }
     loops = dict(loops_around(plan.staged.block))
-    slots = allocate(plan.analysis, [*plan.region.costs], wanted, plan.lane_sizes, loops)
-    return WorldMap(slots, unplaced.moving)
+    slots = allocate(plan.analysis, [*plan.region.costs], requests, plan.lane_sizes, loops)
+    return WorldMap(slots, requests, unplaced.moving)
 
 
 def _remembered_states(plan: Plan) -> Iterator[Trouble]:

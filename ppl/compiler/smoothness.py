@@ -10,7 +10,7 @@ support must not move with the parameters: its log-density jumps at the border.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,8 +76,16 @@ class Flow:
         kinks: all discontinuous operations that the objective depends on.
     """
 
-    def __init__(self, staged: Staged, chosen: Mapping[Eqn, Strategy], region: Region):
+    def __init__(
+        self,
+        staged: Staged,
+        chosen: Mapping[Eqn, Strategy],
+        region: Region,
+        relaxed: Set[Var] = frozenset(),
+    ):
+        self.relaxed = relaxed
         self.pathwise = {e for e, s in chosen.items() if s.kind == "path"}
+        self.pathwise |= {e for e in chosen if e.outs[0] in relaxed}
         self.region = region
         self.moves: dict[Var, dict[Eqn | None, None]] = {}
         self.noise: dict[Var, dict[Eqn, None]] = {}
@@ -106,8 +114,9 @@ class Flow:
 
     def _set(self, var: Var, moves: dict[Eqn | None, None], noise: dict[Eqn, None]) -> None:
         # A discrete value has no derivative, and where it jumps was seen where it was made.
-        self.moves[var] = moves if _is_real(var) else {}
-        self.noise[var] = noise if _is_real(var) else {}
+        real = _is_real(var) or var in self.relaxed
+        self.moves[var] = moves if real else {}
+        self.noise[var] = noise if real else {}
 
     def _block(self, block: Block) -> None:
         for eqn in block.eqns:
@@ -129,7 +138,7 @@ class Flow:
     def _site(self, eqn: Eqn) -> None:
         var, family = eqn.outs[0], eqn.params["family"]
         moves, noise = self._union(self.moves, eqn.ins), self._union(self.noise, eqn.ins)
-        continuous = family.kind == "float" and family.name != "delta"
+        continuous = (family.kind == "float" and family.name != "delta") or var in self.relaxed
         own: dict[Eqn | None, None] = {eqn: None} if moves and eqn in self.pathwise else {}
         self._set(var, own, {eqn: None} if continuous else noise)
 
@@ -172,7 +181,9 @@ class Flow:
         self, eqn: Eqn, var: Var, moves: dict[Eqn | None, None], noise: dict[Eqn, None]
     ) -> None:
         needed = var in self.region.plain if self._covered is None else self._covered
-        jumps = eqn.kind in JUMPS or (eqn.kind in INDEX_MAKERS and not _is_real(var))
+        # A derivative that is cut is missing from a relaxed value's part of the estimate.
+        cut = eqn.kind == "stop_gradient" and any(s.outs[0] in self.relaxed for s in moves if s)
+        jumps = cut or eqn.kind in JUMPS or (eqn.kind in INDEX_MAKERS and not _is_real(var))
         if not (needed and jumps) or eqn.trusted or _in_trusted_code(eqn):
             return
         for site in moves:
