@@ -270,9 +270,15 @@ class Fit:
 
         return save(self, path)
 
-    def explain(self) -> Explanation:
-        """How the objective was compiled: strategies, costs, warnings."""
-        return self.estimator.explain(*self.data)
+    def explain(self, *, variance: bool = False, draws: int = 1024) -> Explanation:
+        """How the objective was compiled: strategies, costs, warnings.
+
+        Args:
+            variance: measure the gradient's variance at the fitted parameters, choice by choice.
+            draws: gradients to measure with.
+        """
+        options = {"params": self.params, "key": self._key("explain", None), "draws": draws}
+        return self.estimator.explain(*self.data, variance=variance, **options)
 
     def plot_loss(self, ax: Axes | None = None) -> Axes:
         """Draw the losses (needs the `plots` extra)."""

@@ -14,7 +14,15 @@ from jaxtyping import Array
 
 from ppl.compiler.influence import WORLDS, Source
 from ppl.compiler.tables import Val, batched, broadcasting, log_densities
-from ppl.compiler.worlds import Alternates, Request, Slots, actual_world, place, worlds_first, worlds_of
+from ppl.compiler.worlds import (
+    Alternates,
+    Request,
+    Slots,
+    actual_world,
+    place,
+    worlds_first,
+    worlds_of,
+)
 from ppl.errors import StrategyError, suggestion
 from ppl.lang.distribution import add_strategy_method
 from ppl.lang.family import Family, Params
@@ -142,6 +150,7 @@ class Choice:
         differ = [(p, r) for p, r in zip(self.params, ranks, strict=True) if WORLDS in p.axes]
         if not differ:
             return drawn
+
         def take(x: Array, *ps: Array) -> list[Array]:
             same = jnp.ones((), bool)
             for p, (_, rank) in zip(ps, differ, strict=True):
