@@ -135,6 +135,11 @@ def sub_jaxprs(params: dict[str, Any]) -> list[Jaxpr]:
     return [*_core.jaxprs_in_params(params), *_core.jaxprs_in_params(hidden)]
 
 
+def has_side_effects(eqn: JaxprEqn) -> bool:
+    """Whether an equation does more than compute; naming a mapped axis is no such effect."""
+    return any(not isinstance(e, _core.NamedAxisEffect) for e in eqn.effects)
+
+
 def primitive_name(eqn: JaxprEqn) -> str:
     """The name of an equation's primitive, as users know it."""
     inner = eqn.params.get("_prim")

@@ -8,6 +8,8 @@ does not depend on those draws (Williams 1992; Schulman et al., arXiv 1506.05254
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -42,3 +44,19 @@ def leave_one_out(cost: Array, num_samples: int) -> Array:
     """Mean cost of the other samples (Kool et al. 2019); needs the axis `SAMPLES`."""
     cost = lax.stop_gradient(cost)
     return (lax.psum(cost, SAMPLES) - cost) / (num_samples - 1)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def actual(worlds: Array, weights: tuple[float, ...]) -> Array:
+    """The estimate in world 0, with the weighted derivatives of all worlds.
+
+    Args:
+        worlds: `[worlds, *shape]`, an estimate per world.
+    """
+    return worlds[0]
+
+
+@actual.defjvp
+def _actual_jvp(weights, primals, tangents):
+    factors = jnp.asarray(weights, tangents[0].dtype)
+    return primals[0][0], jnp.tensordot(factors, tangents[0], 1, precision=lax.Precision.HIGHEST)

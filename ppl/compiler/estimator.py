@@ -14,6 +14,7 @@ from jaxtyping import Array
 
 from ppl.compiler import boxes
 from ppl.compiler.explain import Explanation, explain
+from ppl.compiler.influence import site_of
 from ppl.compiler.lower import Lowering
 from ppl.compiler.objective import Objective, as_objective
 from ppl.compiler.plan import CannotEnumerate, Plan, make_plan
@@ -50,6 +51,8 @@ class Estimator:
         self._strategies = dict(strategies)
         self._num_samples = num_samples
         self._programs: dict[Any, tuple[Staged, Plan]] = {}
+        self.compiled: dict[Any, Any] = {}
+        """what others compiled of it and may use again (`vi.fit` its loops), by their own names"""
 
     # ------------------------------------------------------------------------------- staging
 
@@ -123,7 +126,9 @@ class Estimator:
         """How many independent samples one estimate averages."""
         if self._num_samples is not None:
             return self._num_samples
-        return DEFAULT_SAMPLES if self.plan(*data).charged else 1
+        plan = self.plan(*data)
+        scored = any(plan.strategies[site_of(s)].kind == "score" for s in plan.charged)
+        return DEFAULT_SAMPLES if scored else 1
 
     def biased(self, *data: Any) -> list[str]:
         """Addresses of the choices whose gradient is, or may be, biased."""

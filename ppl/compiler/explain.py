@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ppl.compiler.baselines import baseline
-from ppl.compiler.influence import Alignment, Order, Source, covered, site_of
+from ppl.compiler.influence import WORLDS, Alignment, Order, Source, covered, site_of
 from ppl.compiler.plan import Plan, live_sites
 
 WIDTH = 80
@@ -114,13 +114,14 @@ def explain(name: str, plan: Plan, samples: int) -> Explanation:
     costs = []
     for var in plan.region.costs:
         influence = plan.analysis.of(var)
+        summed = [s for s in influence.axes if s is not WORLDS]
         costs.append(
             CostRow(
                 plan.where(var),
                 tuple(var.aval.shape),
                 tuple(_along(s, a) for s, a in covered(influence.score).items()),
-                tuple(repr(s) for s in influence.axes),
-                math.prod(plan.axis_size(s) for s in influence.axes),
+                tuple(map(repr, summed)),
+                math.prod(map(plan.axis_size, summed)),
             )
         )
     return Explanation(name, samples, tuple(choices), tuple(costs), tuple(_warnings(plan, samples)))

@@ -10,6 +10,7 @@ from jaxtyping import Array
 from ppl.compiler.influence import Source
 from ppl.compiler.tables import Factor, Val
 from ppl.lang.seed import Keys
+from ppl.lang.staged import Eqn
 
 
 @dataclass(eq=False)
@@ -24,7 +25,15 @@ class Frame:
     transitions: dict[Source, Factor] = field(default_factory=dict)
     """of Markov chains made by earlier loops: each step's table given the step before"""
 
+    steps: dict[Eqn, Any] = field(default_factory=dict)
+    """the current step of each loop around this block"""
+
     def inside(self, keys: Keys) -> Frame:
         return Frame(
-            keys, dict(self.logp), dict(self.factors), dict(self.joints), dict(self.transitions)
+            keys,
+            dict(self.logp),
+            dict(self.factors),
+            dict(self.joints),
+            dict(self.transitions),
+            dict(self.steps),
         )

@@ -12,11 +12,14 @@ Sources name the draws that a block can see:
 * `Sliced(loop, s, lane)`: the lane of an outer `s` that the current step scans;
 * `Past(loop, s)`: what `s` was in earlier steps, seen from inside of the loop; for an enumerated
   choice, the loop's state as the step finds it;
-* `Final(loop, s)`: the enumerated state in which a loop ends.
+* `Final(loop, s)`: the enumerated state in which a loop ends;
+* `WORLDS`: no draw, but the axis of alternative worlds (`worlds`), in each of which some choices
+  take another value than the one drawn.
 
 Two relations are tracked. `score`: the draws that a value depends on, through anything at all
 (also through another choice's parameters). `axes`: the enumerated choices over whose values a
 value is tabulated; a child's table does not include its parents', since the probabilities do.
+`WORLDS` is one of the axes of all values that differ between worlds.
 """
 
 from __future__ import annotations
@@ -85,11 +88,22 @@ class Final:
         return f"{self.inner}[last step]"
 
 
-Source = Site | Stacked | Sliced | Past | Final
+@dataclass(frozen=True)
+class Worlds:
+    """The axis of alternative worlds; it has no lanes, and no probabilities."""
+
+    def __repr__(self) -> str:
+        return "worlds"
+
+
+WORLDS = Worlds()
+
+Source = Site | Stacked | Sliced | Past | Final | Worlds
 
 
 def site_of(source: Source) -> Eqn:
     """The choice that a source is about."""
+    assert not isinstance(source, Worlds)
     return source.eqn if isinstance(source, Site) else site_of(source.inner)
 
 
@@ -209,7 +223,8 @@ class Analysis:
     """Influence of every variable of a staged program.
 
     Args:
-        kind_of: `"score"`, `"enum"` or anything else (no influence of its own) for a choice.
+        kind_of: `"score"`, `"enum"`, `"worlds"` or anything else (no influence of its own) for a
+            choice.
         lanes_of: the batch axes of a choice that are lanes (`()` for joint enumeration).
     """
 
@@ -265,6 +280,8 @@ class Analysis:
         own: dict[Source, Alignment] = {Site(eqn): tuple(Along(i) for i in range(lanes))}
         if kind == "score":
             return [Influence(_join_maps(params.score, own), params.axes)]
+        if kind == "worlds":
+            return [Influence(_join_maps(params.score, own), {WORLDS: (), **params.axes})]
         if kind == "enum":
             score = params.score if lanes else mixed(params).score
             return [Influence(score, own)]
@@ -272,7 +289,8 @@ class Analysis:
 
     def logp_axes(self, site: Eqn) -> dict[Source, Alignment]:
         """The enumerated choices over whose values a choice's log-probability is tabulated."""
-        return {**self.guards[site].axes, **self.params_of[site].axes}
+        own = {WORLDS: ()} if self.kind_of(site) == "worlds" else {}
+        return {**own, **self.guards[site].axes, **self.params_of[site].axes}
 
     def cond(self, eqn: Eqn) -> Sequence[Influence]:
         # Which branch runs is decided by the index: its draws influence every output's entries.
@@ -362,7 +380,7 @@ def _initial_states(
     starts: dict[Source, Source] = {}
     for before, after in zip(init, leaving, strict=True):
         states = [s for s in after.axes if local(s)]
-        outer = [s for s in before.axes if s not in after.axes]
+        outer = [s for s in before.axes if s not in after.axes and s is not WORLDS]
         if not states or not outer:
             continue
         if len(states) != len(outer):
@@ -419,6 +437,8 @@ def local_sources(loop: Eqn) -> Callable[[Source], bool]:
                 return l in inner_eqns
             case Past(l, inner) | Final(l, inner):
                 return l in inner_eqns and local(inner)
+            case Worlds():
+                return False
         raise AssertionError(source)
 
     return local
@@ -531,4 +551,6 @@ def source_lanes(source: Source, sizes: Callable[[Eqn], tuple[int, ...]]) -> tup
         case Sliced(_, inner, lane):
             outer = source_lanes(inner, sizes)
             return (*outer[:lane], *outer[lane + 1 :])
+        case Worlds():
+            return ()
     raise AssertionError(source)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from ppl.compiler import fission
 from ppl.compiler.frame import Frame
 from ppl.compiler.influence import (
     Alignment,
@@ -26,7 +27,7 @@ from ppl.compiler.influence import (
     stack_axis,
 )
 from ppl.compiler.plan import CannotEnumerate
-from ppl.compiler.tables import Conflict, Factor, Val, spread, weights
+from ppl.compiler.tables import Conflict, Factor, Val, always, spread, weights
 from ppl.lang.seed import draw_counts
 from ppl.lang.staged import Eqn
 
@@ -91,7 +92,7 @@ class Loop:
             slices=[self._slice(s) for s in self.slices],
         )
         self.made: dict[str, Any] = {}
-        carry, ys = lax.scan(
+        carry, ys = fission.scan(
             self._step,
             carry,
             xs,
@@ -149,35 +150,40 @@ class Loop:
                 score = site_of(past)
                 raise CannotEnumerate(
                     site_of(axis),
-                    f"the score choice {score.params['address']} depends on it, and the loop at "
+                    f"the choice {score.params['address']} depends on it, and the loop at "
                     f"{self.eqn.where} remembers that choice",
                 )
         return tuple(axes)
 
-    def _given(self) -> tuple[Source, ...]:
-        """Outer enumerated choices that the state's probabilities depend on."""
-        if not self.states:
-            return ()
+    def _given(self) -> dict[Source, Alignment]:
+        """Outer enumerated choices that the probabilities of a step's choices depend on.
+
+        Each with where its lanes run among those of the step's choices.
+        """
         local, seen = local_sources(self.eqn), set()
-        given: dict[Source, None] = {}
-        todo = [s.inner for s in self.states]
-        starts = self.low.analysis.starts.get(self.eqn, {})
-        for start in starts.values():
+        given: dict[Source, Alignment] = {}
+        for state, start in self.low.analysis.starts.get(self.eqn, {}).items():
             factor = self.frame.factors[start]
-            given.update(dict.fromkeys(a for a in factor.table.axes if a not in factor.members))
+            at = dict(zip(factor.lanes[start], self._lanes_of(state), strict=True))
+            for axis in factor.table.axes:
+                if axis not in factor.members:
+                    given.setdefault(axis, tuple(at.get(e) for e in factor.lanes[axis]))
+        todo = [(s.inner, self._lanes_of(s)) for s in (*self.states, *self.tabled)]
         while todo:
-            source = todo.pop()
+            source, lanes = todo.pop()
             if source in seen:
                 continue
             seen.add(source)
+            above = self.low.plan.logp_axes(source)
             for parent in self.low.plan.parents(source, self.frame.factors):
                 if isinstance(parent, Past) and parent.loop is self.eqn:
                     continue
+                there = tuple(None if e is None else lanes[e.axis] for e in above.get(parent, ()))
                 if local(parent):
-                    todo.append(parent)
+                    todo.append((parent, there))
                 else:
-                    given[parent] = None
-        return tuple(given)
+                    given.setdefault(parent, there)
+        return given
 
     def _state_lanes(self) -> tuple[int, ...]:
         return max(
@@ -210,12 +216,9 @@ class Loop:
     ) -> Array:
         """Joint probability of `axes` given the outer choices `self.given`."""
 
-        ones = {
-            g: Factor(Val(jnp.ones(self.low.plan.axis_size(g)), (g,)), (g,), {g: ()})
-            for g in self.given
-        }
+        ones = {g: always(g, self.low.plan.axis_size(g)) for g in self.given}
         try:
-            wanted = {**{g: () for g in self.given}, **wanted}
+            wanted = {**self.given, **wanted}
             return weights(axes, wanted, ndim, {**frame.factors, **ones}, {})
         except Conflict as conflict:
             raise self.low.refuse(conflict, self.eqn.where) from conflict
@@ -239,6 +242,7 @@ class Loop:
         step = 0 if x["step"] is None else x["step"]
         frame = self.frame.inside(self.frame.keys.inside(self.eqn, step))
         asides, low.asides = low.asides, []
+        frame.steps[self.eqn] = step
         for i, array in zip(self.plain_carry, carry["plain"], strict=True):
             low.env[body.ins[i]] = Val(array, self.entry_axes[i])
         for i, array in zip(self.plain_xs, x["plain"], strict=True):
@@ -260,7 +264,7 @@ class Loop:
                 for i in self.sums
             ],
             pasts=[
-                a + frame.logp[p.inner].array
+                a + spread(frame.logp[p.inner], self._past_axes(p))
                 for a, p in zip(carry["pasts"], self.pasts, strict=True)
             ],
             state=self._next_state(frame) if self.states else None,
@@ -302,7 +306,7 @@ class Loop:
             Val(table, (*self.given, *names)),
             tuple(names),
             {
-                **{g: () for g in self.given},
+                **self.given,
                 **{
                     name: self._lanes_of(state)
                     for name, state in zip(names, self.states, strict=True)
@@ -360,10 +364,7 @@ class Loop:
         wanted = {s: self._lanes_of(s) for s in axes}
         lanes = self._lanes_of(source)
         known = frame.factors
-        ones = {
-            s: Factor(Val(jnp.ones(self.low.plan.axis_size(s)), (s,)), (s,), {s: ()})
-            for s in self.states
-        }
+        ones = {s: always(s, self.low.plan.axis_size(s)) for s in self.states}
         apart = Frame(frame.keys, factors={**known, **ones})
         wanted.update((s, ()) for s in self.states)
         return self._weights((*self.given, *axes), wanted, apart, len(lanes))
@@ -399,7 +400,7 @@ class Loop:
             frame.transitions[source] = Factor(
                 Val(jnp.moveaxis(table, 0, len(axes)), axes),
                 (source,),
-                {**{g: () for g in self.given}, **{b: lanes for b in before}, source: lanes},
+                {**self._given_outside(), **{b: lanes for b in before}, source: lanes},
             )
         low.seen.update(jax.tree.map(lambda x: jnp.mean(x, 0), ys["seen"]))
         if ys["aside"] is not None:
@@ -418,6 +419,11 @@ class Loop:
                 del axes[at]
         return Val(array, tuple(axes))
 
+    def _given_outside(self) -> dict[Source, Alignment]:
+        """`_given`, among the lanes of all steps."""
+        shift = lambda e: None if e is None else Along(e.axis + 1, e.order)
+        return {g: tuple(map(shift, lanes)) for g, lanes in self.given.items()}
+
     def _publish_table(self, table: Array) -> None:
         lead = len(self.given) + len(self.tabled)
         table = jnp.moveaxis(table, 0, lead)
@@ -428,6 +434,6 @@ class Loop:
         factor = Factor(
             Val(table, (*self.given, *self.tabled)),
             tuple(self.tabled),
-            {**{g: () for g in self.given}, **lanes},
+            {**self._given_outside(), **lanes},
         )
         self.frame.factors.update(dict.fromkeys(self.tabled, factor))

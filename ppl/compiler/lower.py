@@ -19,11 +19,13 @@ from jax import lax
 from jaxtyping import Array
 
 from ppl.compiler import boxes
+from ppl.compiler.axis_rules import ELEMENTWISE
 from ppl.compiler.baselines import Baseline, Charged
 from ppl.compiler.baselines.per_lane import charge_of_others
 from ppl.compiler.control import lower_checkpoint, lower_cond
 from ppl.compiler.frame import Frame
 from ppl.compiler.influence import (
+    WORLDS,
     Alignment,
     Along,
     Entry,
@@ -38,19 +40,22 @@ from ppl.compiler.influence import (
 )
 from ppl.compiler.loops import lower_scan
 from ppl.compiler.plan import CannotEnumerate, Plan
-from ppl.compiler.strategies.base import Choice
+from ppl.compiler.strategies.base import Choice, View
 from ppl.compiler.tables import (
     Conflict,
     Factor,
     Val,
+    always,
     batched,
     contract,
+    elementwise,
     lay_along,
+    log_densities,
     spread,
     union,
     weights,
 )
-from ppl.lang.primitives import log_density_values
+from ppl.compiler.worlds import Shares, View
 from ppl.lang.seed import Keys
 from ppl.lang.staged import Atom, Block, Eqn, Lit, Var
 
@@ -92,6 +97,7 @@ class Lowering:
         """Estimates of the program's results."""
         block = self.plan.staged.block
         frame = Frame(Keys(key))
+        frame.factors[WORLDS] = always(WORLDS, self.plan.worlds.size)
         self.block(block, frame)
         outs = [self.estimate_of(a) for a in block.outs]
         return [sum(self.asides, outs[0]), *outs[1:]]
@@ -121,7 +127,11 @@ class Lowering:
 
     def _plain(self, eqn: Eqn) -> None:
         vals = [self.read(a) for a in eqn.ins]
-        outs = batched(lambda *xs: eqn.run(xs), vals)
+        run = lambda *xs: eqn.run(xs)
+        if eqn.kind in _ELEMENTWISE:
+            outs = elementwise(run, vals, scalars=eqn.kind not in ("select_n", "clamp"))
+        else:
+            outs = batched(run, vals)
         self.env.update(zip(eqn.outs, outs, strict=True))
 
     def _log_density(self, eqn: Eqn, frame: Frame) -> None:
@@ -131,8 +141,7 @@ class Lowering:
         if site in self.own_log_density:
             out = self.own_log_density[site]
         else:
-            vals = [self.read(a) for a in eqn.ins]
-            out = batched(lambda *xs: [log_density_values(*xs, **eqn.params)], vals)[0]
+            out = log_densities([self.read(a) for a in eqn.ins], eqn.params)
         self.env[eqn.outs[0]] = out
         self._probe(eqn.params["address"], out)
 
@@ -168,6 +177,7 @@ class Lowering:
             self._learned(eqn),
             self.data,
             self.asides.append,
+            self._view(eqn, frame),
         )
         self.env[eqn.outs[0]] = plan.strategies[eqn].lower(choice)
 
@@ -175,6 +185,13 @@ class Lowering:
         """What the control variate of a choice learned so far."""
         name = self.plan.control_names.get(eqn)
         return None if name is None else self.state[name]["learned"]
+
+    def _view(self, eqn: Eqn, frame: Frame) -> View | None:
+        worlds = self.plan.worlds
+        if eqn not in worlds.slots:
+            return None
+        slots = worlds.slots[eqn]
+        return View(worlds.size, slots, slots.first(frame.steps), worlds.moving_names(eqn))
 
     # ---------------------------------------------------------------------------- estimates
 
@@ -191,11 +208,12 @@ class Lowering:
             self.boxed[var] = outs[var.eqn.outs.index(var)]
 
     def _cost(self, var: Var, frame: Frame) -> Array:
-        """A cost term: charged to the score choices, averaged over the enumerated ones."""
+        """A cost term: charged to the choices that were drawn, averaged over the enumerated."""
         cost, influence = self.env[var], self.analysis.of(var)
         cost = Val(jnp.asarray(cost.array), cost.axes)
         self._probe(f"the cost at {self.plan.where(var)}", cost)
         ndim = len(cost.shape)
+        shares = self.plan.worlds.shares(influence)
         wanted = {s: tuple(map(_exactly, a)) for s, a in influence.axes.items()}
         charges: dict[tuple[Baseline, tuple[Source, ...]], list[Val]] = {}
         for source, alignment in covered(influence.score).items():
@@ -203,19 +221,33 @@ class Lowering:
             for axis, lanes in self.plan.logp_axes(source).items():
                 where = tuple(None if e is None else _exactly(alignment[e.axis]) for e in lanes)
                 wanted.setdefault(axis, where)
-            laid = lay_along(logp.array, len(logp.axes), alignment, ndim)
+            laid = Val(lay_along(logp.array, len(logp.axes), alignment, ndim), logp.axes)
+            if shares and self.plan.strategies[site_of(source)].kind == "score":
+                laid = shares.charged(laid)
             baseline = self.plan.baseline(var, source)
-            charges.setdefault((baseline, logp.axes), []).append(Val(laid, logp.axes))
+            charges.setdefault((baseline, laid.axes), []).append(laid)
         axes = union([cost, *(v for group in charges.values() for v in group)])
-        joint = self._joint(axes, wanted, ndim, frame, var) if axes else None
-        level = spread(cost, axes)
+        axes = tuple(a for a in axes if a is not WORLDS)
+        every = (*axes, WORLDS) if shares else axes
+        level, at = spread(cost, every), len(axes)
+        joint = None
+        if axes:
+            joint = self._joint(every, {**wanted, WORLDS: ()}, ndim, frame, var)
+        if shares:
+            level = shares.cut(level, at)
+            joint = None if joint is None else shares.cut(joint, at)
         boxed = level
         for (baseline, given), group in charges.items():
-            base = self._baseline(baseline, var, _expected(level, axes, given, joint))
-            boxed = boxes.box(boxed, level, base, spread(_total(group), axes))
-        if others := self._others(var, influence.score, axes, joint, frame):
+            expected = _expected(level, every, (*given, WORLDS), joint)
+            if shares:
+                expected = lax.index_in_dim(expected, 0, at, keepdims=True)
+            base = self._baseline(baseline, var, expected)
+            boxed = boxes.box(boxed, level, base, spread(_total(group), every))
+        if others := self._others(var, influence.score, every, joint, shares, frame):
             boxed = boxes.box(boxed, jnp.zeros_like(level), jnp.ones(()), sum(others))
-        return boxed if joint is None else contract(boxed, joint, len(axes))
+        if joint is not None:
+            boxed = contract(boxed, joint, at)
+        return boxes.actual(boxed, shares.weights) if shares else boxed
 
     def _joint(
         self,
@@ -236,6 +268,8 @@ class Lowering:
         """The same choice seen in two unrelated ways cannot be tabulated twice."""
         by_site: dict[Eqn, Source] = {}
         for source in axes:
+            if source is WORLDS:
+                continue
             plain = _without_past(source)
             if by_site.setdefault(site_of(source), plain) != plain:
                 raise Conflict(source, "a value combines two different steps of it")
@@ -270,6 +304,7 @@ class Lowering:
         score: Mapping[Source, Alignment],
         axes: tuple[Source, ...],
         joint: Array | None,
+        shares: Shares | None,
         frame: Frame,
     ) -> list[Array]:
         """Per-lane baselines times log-probabilities of a cost."""
@@ -279,13 +314,23 @@ class Lowering:
                 logp = frame.logp[source]
 
                 def expected(cost: Val, given: tuple[Source, ...] = logp.axes) -> Array:
-                    return _expected(spread(cost, axes), axes, given, joint)
+                    level = spread(cost, axes)
+                    if shares:
+                        level = lax.index_in_dim(level, 0, len(axes) - 1, keepdims=True)
+                    return _expected(level, axes, (*given, WORLDS), joint)
 
-                ndim = len(var.aval.shape)
-                out.append(
-                    charge_of_others(frontier, logp, alignment, self.read, expected, axes, ndim)
-                )
+                def lay(lanes: Array, rest: Alignment, given: Any = logp.axes) -> Array:
+                    laid = Val(lay_along(lanes, len(given), rest, len(var.aval.shape)), given)
+                    return spread(shares.charged(laid) if shares else laid, axes)
+
+                out.append(charge_of_others(frontier, logp, alignment, self.read, expected, lay))
         return out
+
+
+# Of these, the first may change the shape and the others know it.
+_ELEMENTWISE = frozenset(ELEMENTWISE) - {
+    "bitcast_convert_type", "optimization_barrier", "sharding_constraint"
+}  # fmt: skip
 
 
 def _site_at_itself(log_density: Eqn) -> Eqn | None:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, cast
 
 import jax.numpy as jnp
 
@@ -20,6 +20,7 @@ from ppl.compiler import axis_rules  # noqa: F401  (fills the table of rules)
 from ppl.compiler.baselines import Baseline, NoBaseline, PerLane, baseline
 from ppl.compiler.frontier import Frontier
 from ppl.compiler.influence import (
+    WORLDS,
     Alignment,
     Analysis,
     Final,
@@ -30,6 +31,7 @@ from ppl.compiler.influence import (
     Sliced,
     Source,
     Stacked,
+    Worlds,
     covered,
     local_sources,
     site_of,
@@ -38,10 +40,12 @@ from ppl.compiler.influence import (
     stack_axis,
 )
 from ppl.compiler.learned import ControlVariate
+from ppl.compiler.moving import moving_values
 from ppl.compiler.region import Region
 from ppl.compiler.smoothness import Flow, Kink
-from ppl.compiler.strategies.base import Strategy, resolve, strategies
+from ppl.compiler.strategies.base import Alternatives, Strategy, resolve, strategies
 from ppl.compiler.strategies.enumerate import joint_size, support_size
+from ppl.compiler.worlds import WorldMap, allocate, loops_around
 from ppl.errors import StrategyError, UnsupportedError, suggestion
 from ppl.lang.staged import Block, Eqn, Staged, Var
 
@@ -83,6 +87,7 @@ class Plan:
         frontiers: where a cost combines the lanes of a choice that has per-lane baselines.
         memories: names of the states of baselines that remember, by cost.
         control_names: names of the states of control variates, by choice.
+        worlds: which worlds belong to which choice of kind `"worlds"`.
     """
 
     staged: Staged
@@ -100,6 +105,7 @@ class Plan:
     frontiers: dict[tuple[Var, Source], Frontier] = field(default_factory=dict)
     memories: dict[tuple[Var, Baseline], str] = field(default_factory=dict)
     control_names: dict[Eqn, str] = field(default_factory=dict)
+    worlds: WorldMap = field(default_factory=lambda: WorldMap({}, set()))
 
     @property
     def sources(self) -> list[Source]:
@@ -136,7 +142,9 @@ class Plan:
         return _where(var)
 
     def axis_size(self, source: Source) -> int:
-        """Length of an enumerated choice's axis."""
+        """Length of an enumerated choice's axis, or of that of the worlds."""
+        if source is WORLDS:
+            return self.worlds.size
         eqn = site_of(source)
         return joint_size(eqn) if eqn in self.joint else support_size(eqn) or 0
 
@@ -175,6 +183,8 @@ class Plan:
                 return dict(slice_axis(loop, lane, a, where) for a, where in outside)
             case Past(_, inner) | Final(_, inner):
                 return self.logp_axes(inner)
+            case Worlds():
+                return {}
 
     def remembers(self, loop: Eqn, source: Source) -> bool:
         """Whether a choice in a loop depends on the loop's enumerated state."""
@@ -188,7 +198,7 @@ class Plan:
                 seen.add(s)
                 if isinstance(s, Site):
                     todo += self.analysis.logp_axes(s.eqn)
-                elif not isinstance(s, Past):
+                elif not isinstance(s, Past | Worlds):
                     todo.append(s.inner)
         return False
 
@@ -234,7 +244,7 @@ class Plan:
                 local = local_sources(loop)
                 above = self.parents(inner, factors)
                 return [a for a in above if not local(a) and getattr(a, "loop", None) is not loop]
-            case Past():
+            case Past() | Worlds():
                 return []
 
     def made_in(self, block: Block) -> list[Source]:
@@ -425,11 +435,30 @@ def _draft(staged: Staged, chosen: Mapping[Eqn, Strategy], joint: set[Eqn]) -> P
     )
     region = Region(staged.block, analysis)
     plan = Plan(staged, dict(chosen), {}, joint, analysis, region)
-    for check in (_remembered_states, _mixed_lanes, _large_tables, _mixed_states, _controlled):
+    checks = (
+        _remembered_states, _mixed_lanes, _mixed_parents, _large_tables, _mixed_states, _controlled,
+    )  # fmt: skip
+    for check in checks:
         for trouble in check(plan):
             return trouble
     _collect(plan)
+    plan.worlds = _allocate(plan)
     return next(_broken_chains(plan), plan)
+
+
+def _allocate(plan: Plan) -> WorldMap:
+    """The worlds of the choices that have alternatives."""
+    moves = lambda eqn: plan.strategies[eqn].kind == "path"
+    unplaced = WorldMap({}, moving_values(plan.staged, moves))
+    wanted: dict[Eqn, tuple[int, bool]] = {}
+    for eqn, strategy in plan.strategies.items():
+        if strategy.kind == "worlds":
+            alternatives = cast(Alternatives, strategy)
+            moving = unplaced.moving_names(eqn)
+            wanted[eqn] = alternatives.count(eqn, moving), alternatives.together
+    loops = dict(loops_around(plan.staged.block))
+    slots = allocate(plan.analysis, [*plan.region.costs], wanted, plan.lane_sizes, loops)
+    return WorldMap(slots, unplaced.moving)
 
 
 def _remembered_states(plan: Plan) -> Iterator[Trouble]:
@@ -454,10 +483,22 @@ def _mixed_lanes(plan: Plan) -> Iterator[Trouble]:
                 yield Trouble(site_of(source), because, not isinstance(source, Stacked))
 
 
+def _mixed_parents(plan: Plan) -> Iterator[Trouble]:
+    """Enumerated choices whose probabilities depend on several lanes of another at once."""
+    for eqn, params in plan.analysis.params_of.items():
+        if plan.strategies[eqn].kind != "enum":
+            continue
+        for source, alignment in params.axes.items():
+            where = tuple(None for _ in alignment) if eqn in plan.joint else alignment
+            if _mixes(plan, source, where):
+                because = f"the probabilities of {eqn.params['address']} combine its lanes"
+                yield Trouble(site_of(source), because, not isinstance(source, Stacked))
+
+
 def _large_tables(plan: Plan) -> Iterator[Trouble]:
     """Costs that depend on too many choices at once."""
     for var in plan.region.costs:
-        axes = plan.analysis.of(var).axes
+        axes = [s for s in plan.analysis.of(var).axes if s is not WORLDS]
         states = math.prod(plan.axis_size(s) for s in axes)
         if states > MAX_STATES and len(axes) > 1:
             because = f"the cost at {_where(var)} has {states} joint states"
@@ -480,6 +521,8 @@ def _controlled(plan: Plan) -> Iterator[Trouble]:
     for eqn, strategy in plan.strategies.items():
         if getattr(strategy, "control", None) is not None:
             for source in plan.analysis.logp_axes(eqn):
+                if source is WORLDS:
+                    continue
                 because = f"the control variate of {eqn.params['address']} needs it drawn"
                 yield Trouble(site_of(source), because)
 
@@ -516,13 +559,13 @@ def _collect(plan: Plan) -> None:
         source = score.pop()
         if source not in plan.charged:
             plan.charged[source] = None
-            if not isinstance(source, Site):
+            if not isinstance(source, Site | Worlds):
                 score.append(source.inner)
             # A score choice drawn per value of an enumerated one brings that axis along.
             axes += plan.logp_axes(source)
     while axes:
         source = axes.pop()
-        if source not in plan.tabulated:
+        if source not in plan.tabulated and not isinstance(source, Worlds):
             plan.tabulated[source] = None
             if isinstance(source, Site):
                 axes += plan.analysis.logp_axes(source.eqn)

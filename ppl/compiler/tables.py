@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array
 
 from ppl.compiler.influence import Alignment, Along, Order, Source
+from ppl.lang.primitives import log_density_values
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +56,64 @@ def batched(fun: Callable[..., Sequence[Any]], vals: Sequence[Val]) -> list[Val]
     for axis in reversed(axes):
         fun = jax.vmap(fun, in_axes=tuple(0 if axis in v.axes else None for v in vals), out_axes=0)
     return [Val(x, axes) for x in fun(*arrays)]
+
+
+def elementwise(
+    fun: Callable[..., Sequence[Any]], vals: Sequence[Val], scalars: bool = True
+) -> list[Val]:
+    """`batched` for an operation on arrays of one shape, in one call and without `vmap`.
+
+    Args:
+        scalars: whether the operation takes scalars among arrays.
+    """
+    axes = union(vals)
+    if not axes:
+        return [Val(x) for x in fun(*(v.array for v in vals))]
+    sizes = {a: n for v in vals for a, n in zip(v.axes, jnp.shape(v.array), strict=False)}
+    shape = (*(sizes[a] for a in axes), *np.broadcast_shapes(*(v.shape for v in vals)))
+    plain = [scalars and not (v.axes or v.shape) for v in vals]
+    arrays = [v.array if p else _filled(v, axes, shape) for v, p in zip(vals, plain, strict=True)]
+    return [Val(x, axes) for x in fun(*arrays)]
+
+
+def _filled(val: Val, axes: tuple[Source, ...], shape: tuple[int, ...]) -> Any:
+    """The array with all axes, broadcast to `shape`."""
+    order = tuple(a for a in axes if a in val.axes)
+    array = spread(val, order)
+    lead = [i for i, a in enumerate(axes) if a in order]
+    own = range(len(shape) - len(val.shape), len(shape))
+    return lax.broadcast_in_dim(array, shape, (*lead, *own)) if array.shape != shape else array
+
+
+def broadcasting(fun: Callable[..., Array], vals: Sequence[Val], ranks: Sequence[int]) -> Val:
+    """`batched` for a function that broadcasts over batch axes, as a family's log-density does.
+
+    Args:
+        ranks: of one value of each argument; what an argument has more are batch axes, which
+            broadcast from the right. The enumerated axes become the first ones.
+    """
+    axes = union(vals)
+    batch = max(len(v.shape) - rank for v, rank in zip(vals, ranks, strict=True))
+    arrays = []
+    for val, rank in zip(vals, ranks, strict=True):
+        array = val.array
+        if val.axes:
+            array = spread(val, axes[min(map(axes.index, val.axes)) :])
+            lead, missing = array.ndim - len(val.shape), batch - (len(val.shape) - rank)
+            array = jnp.expand_dims(array, range(lead, lead + missing)) if missing else array
+        arrays.append(array)
+    return Val(fun(*arrays), axes)
+
+
+def log_densities(vals: Sequence[Val], params: Mapping[str, Any]) -> Val:
+    """Log-densities of tabulated values at tabulated parameters.
+
+    Args:
+        vals: the values, then the parameters.
+        params: of a `log_density` equation.
+    """
+    ranks = [params["event_ndims"], *(params["family"].parameters[n] for n in params["names"])]
+    return broadcasting(lambda *xs: log_density_values(*xs, **params), vals, ranks)
 
 
 def lay_along(lanes: Array, lead: int, alignment: Alignment, ndim: int) -> Array:
@@ -103,6 +162,11 @@ class Factor:
     lanes: Mapping[Source, Alignment]
 
 
+def always(source: Source, size: int) -> Factor:
+    """The table of a source that others are conditional on: ones, so that it stays an axis."""
+    return Factor(Val(jnp.ones(size), (source,)), (source,), {source: ()})
+
+
 class Conflict(Exception):
     """Choices cannot be tabulated together; `source` is one of them."""
 
@@ -136,7 +200,8 @@ def weights(
         Conflict: a value combines lanes that the choices' probabilities keep apart.
     """
     age = {source: i for i, source in enumerate(factors)}
-    order = tuple(sorted(axes, key=age.__getitem__))
+    # Newest first, as the tables are (a choice, then its parents): mostly nothing is transposed.
+    order = tuple(sorted(axes, key=age.__getitem__, reverse=True))
     table = _joint(order, wanted, ndim, factors, age, memo)
     if order != axes:
         lead = [order.index(a) for a in axes]
@@ -148,7 +213,7 @@ def _joint(order, wanted, ndim, factors, age, memo) -> Array:
     name = (order, tuple(wanted[a] for a in order), ndim)
     if name in memo:
         return memo[name]
-    newest = order[-1]
+    newest = order[0]
     factor = factors[newest]
     where = dict(zip(order, name[1], strict=True))
     lane_to_axis = _lane_map(factor, where)
@@ -166,7 +231,7 @@ def _joint(order, wanted, ndim, factors, age, memo) -> Array:
     if not rest and factor.table.axes == order:
         table = own
     else:
-        known = tuple(sorted(rest, key=age.__getitem__))
+        known = tuple(sorted(rest, key=age.__getitem__, reverse=True))
         operands = [(factor.table.axes, own)]
         if known:
             operands.append((known, _joint(known, rest, ndim, factors, age, memo)))
@@ -209,7 +274,8 @@ def _multiply(
     spreads = [spread(Val(x, axes), every) for axes, x in operands]
     if math.prod(np.broadcast_shapes(*(x.shape for x in spreads))) <= _SMALL:
         product = functools.reduce(jnp.multiply, spreads)
-        return jnp.sum(product, tuple(range(len(target), len(every))))
+        summed = tuple(range(len(target), len(every)))
+        return jnp.sum(product, summed) if summed else product
     letters: dict[Any, str] = {}
 
     def letter(thing: Any) -> str:

@@ -58,8 +58,14 @@ from ppl.lang.distributions import wishart as wishart
 from ppl.lang.distributions import zipf as zipf
 from ppl.lang.expectation import E as E
 from ppl.lang.factor import factor as factor
+from ppl.lang.inference import Inference as Inference
+from ppl.lang.inference import Target as Target
+from ppl.lang.inference import importance as importance
+from ppl.lang.inference import sir as sir
 from ppl.lang.loop import scan as scan
+from ppl.lang.marginal import marginal as marginal
 from ppl.lang.mask import mask as mask
+from ppl.lang.normalize import normalize as normalize
 from ppl.lang.observed import masked as masked
 from ppl.lang.observed import merge_choices as merge_choices
 from ppl.lang.param import param as param

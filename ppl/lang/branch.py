@@ -272,7 +272,12 @@ def _with_choices(tr: Any, choices: Any) -> Any:
     if isinstance(inner, Trace):
         inner = _with_choices(inner, choices)
     elif isinstance(inner, dict):
-        inner = {a: _with_choices(t, choices.get(a, {})) for a, t in inner.items()}
+        inner = {
+            a: _with_choices(t, choices.get(a, {}))
+            if isinstance(t, Trace)
+            else _replace(t, choices.get(a))
+            for a, t in inner.items()
+        }
     elif not isinstance(choices, dict):
         inner = choices
     return dataclasses.replace(tr, _choices=inner)

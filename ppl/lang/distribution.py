@@ -7,7 +7,7 @@ distributions with a gradient strategy; without one the planner picks.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import genjax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from jaxtyping import Array, ArrayLike
 from ppl.errors import ShapeError
 from ppl.lang.family import Family
 from ppl.lang.gfi import Combinators
-from ppl.lang.observed import PartlyObserved
+from ppl.lang.observed import PartlyObserved, Retained
 from ppl.lang.primitives import bind_log_density, bind_site
 from ppl.lang.scope import current_address
 
@@ -99,9 +99,12 @@ class Distribution(Combinators, genjax.Distribution):
 
     def generate(self, x: Any, *args: Any, **kwargs: Any) -> tuple[Any, Array]:
         """As in GenJAX; `x` may also be `masked(values, mask)`, whose other entries are drawn."""
+        if isinstance(x, Retained):
+            tr, log_density = self.generate(x.value, *args, **kwargs)
+            return tr, jnp.zeros_like(log_density)
         if not isinstance(x, PartlyObserved):
             return super().generate(x, *args, **kwargs)
-        full = x.fill(self.sample(*args, **kwargs))
+        full = x.complete(lambda: self.sample(*args, **kwargs))
         lanes = self.log_prob(full, *args, **kwargs)
         weight = jnp.sum(jnp.where(x.observed_lanes(lanes.ndim), lanes, 0))
         return genjax.core.Tr(self, (args, kwargs), full, full, -jnp.sum(lanes)), weight
@@ -125,20 +128,14 @@ class Distribution(Combinators, genjax.Distribution):
         """The same distribution with a gradient strategy, by name or as a strategy object."""
         return make_distribution(self.family.value, strategy)
 
-    @property
-    def reparam(self) -> Distribution:
-        """Differentiate along the draw's path (explicit or implicit reparameterisation)."""
-        return self.via("reparam")
+    if TYPE_CHECKING:  # `reparam`, `score`, `enum`, ...: see `add_strategy_method`
 
-    @property
-    def score(self) -> Distribution:
-        """Score-function (REINFORCE) gradient with a baseline."""
-        return self.via("score")
+        def __getattr__(self, name: str) -> Distribution: ...
 
-    @property
-    def enum(self) -> Distribution:
-        """Sum over all values of the support."""
-        return self.via("enum")
+
+def add_strategy_method(name: str, doc: str | None) -> None:
+    """Let `normal.NAME(0.0, 1.0)` stand for `normal.via("NAME")(0.0, 1.0)`."""
+    setattr(Distribution, name, property(lambda self: self.via(name), doc=doc))
 
 
 def _broadcasts_to(batch: tuple[int, ...], lanes: tuple[int, ...]) -> bool:

@@ -8,7 +8,7 @@ differentiable, whether the support can be listed). One file in `distributions/`
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import jax
@@ -19,6 +19,7 @@ from jaxtyping import Array, ArrayLike
 from ppl import _compat
 from ppl.errors import ShapeError
 from ppl.lang.supports import Support, real
+from ppl.lang.weak_derivatives import WeakRule
 
 Kind = Literal["float", "int", "bool"]
 Params = dict[str, Array]
@@ -36,6 +37,8 @@ class Family:
         sample: `(key, shape, **params)`; draws an array of shape `shape + event_shape`. The
             parameters broadcast to the batch shape `shape`.
         log_density: `(value, **params)`; the natural log of the density per batch element.
+        probability: `(value, **params)`; the exponential of the log-density, where no logarithm is
+            needed for it (a discrete distribution given by probabilities), else `None`.
         sample_with_log_density: `(key, shape, **params)`; a draw as `sample` makes it, and its
             log-density, where the noise behind the draw gives it without undoing the path: for
             `loc + scale * noise` that is cheaper than, and free of the rounding of,
@@ -49,6 +52,8 @@ class Family:
             parameters (arrays where they are known when the program is built, else
             `jax.ShapeDtypeStruct`s); it, or what it returns, is `None` where there is no finite
             list.
+        weak_derivatives: for each parameter that has one, its weak (measure-valued) derivative,
+            `(key, value, **params)`; see `ppl.lang.weak_derivatives`.
         alternatives: sets of parameter names of which exactly one must be given
             (`{"logits", "probs"}`).
         defaults: values of parameters that may be left out; `None` for none at all.
@@ -62,9 +67,11 @@ class Family:
     support: Support | Callable[..., Support] = real
     event_shape: Callable[[dict[str, tuple[int, ...]]], tuple[int, ...]] = lambda shapes: ()
     kind: Kind = "float"
+    probability: Callable[..., Array] | None = None
     sample_with_log_density: Callable[..., tuple[Array, Array]] | None = None
     reparam: Literal["explicit", "implicit"] | None = None
     enumerate: Callable[[dict[str, Any]], Array | None] | None = None
+    weak_derivatives: Mapping[str, WeakRule] = field(default_factory=dict)
     alternatives: frozenset[str] = frozenset()
     defaults: Mapping[str, Any] | None = None
     tfp: Callable[..., Any] | None = None

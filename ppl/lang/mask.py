@@ -14,7 +14,7 @@ from ppl.errors import ShapeError, UnsupportedError
 from ppl.lang.distribution import Distribution
 from ppl.lang.gfi import Combinators, name_of
 from ppl.lang.interop import as_program
-from ppl.lang.observed import PartlyObserved
+from ppl.lang.observed import PartlyObserved, Retained
 from ppl.lang.scope import current_address
 
 
@@ -133,8 +133,11 @@ class MaskedDistribution(Combinators, genjax.Distribution):
     def generate(self, x: Any, *args: Any, **kwargs: Any) -> tuple[Tr, Array]:
         if x is None:
             return self.simulate(*args, **kwargs), jnp.array(0.0)
+        if isinstance(x, Retained):
+            tr, log_density = self.generate(x.value, *args, **kwargs)
+            return tr, jnp.zeros_like(log_density)
         if isinstance(x, PartlyObserved):
-            full = x.fill(self.sample(*args, **kwargs))
+            full = x.complete(lambda: self.sample(*args, **kwargs))
             lanes = self.log_prob(full, *args, **kwargs)
             weight = jnp.sum(jnp.where(x.observed_lanes(lanes.ndim), lanes, 0))
             return self._trace(full, args, kwargs), weight

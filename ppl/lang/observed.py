@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -23,6 +24,12 @@ class PartlyObserved(eqx.Module):
 
     values: Array
     mask: Array
+    rest: Array | None = None
+    """the other entries, if they count as drawn but are known (see `Retained`)"""
+
+    def complete(self, draw: Callable[[], Array]) -> Array:
+        """The observed entries; the rest is drawn, unless it is known."""
+        return self.fill(draw() if self.rest is None else self.rest)
 
     def fill(self, given: ArrayLike) -> Array:
         """The observed entries, and `given` for the rest."""
@@ -57,6 +64,33 @@ class PartlyObserved(eqx.Module):
                 fix="give one flag per vector, or write the entries as separate choices",
             )
         return mask.reshape(mask.shape + (1,) * (ndim - mask.ndim))
+
+
+class Retained(eqx.Module):
+    """A value for `generate` that stands in for the draw: it does not weigh, as a draw would not.
+
+    Conditional importance sampling runs a program again with an earlier run's choices.
+    """
+
+    value: Array
+
+
+def retained(choices: Choices) -> Choices:
+    """The choices, each to stand in for its draw."""
+    return jax.tree.map(Retained, choices)
+
+
+def given_values(choices: Choices) -> tuple[Choices, int]:
+    """The choices as plain values, and how many of them stand in for draws."""
+    flat = jax.tree.leaves(choices, is_leaf=_is_retained)
+    values = jax.tree.map(
+        lambda x: x.value if _is_retained(x) else x, choices, is_leaf=_is_retained
+    )
+    return values, sum(map(_is_retained, flat))
+
+
+def _is_retained(x: Any) -> bool:
+    return isinstance(x, Retained)
 
 
 def masked(values: ArrayLike, mask: ArrayLike) -> PartlyObserved:
@@ -145,7 +179,18 @@ def _merge(given: Any, observed: Any, path: str, partial: bool) -> Any:
             because="the data there is observed in part: the rest is latent",
             fix="let the guide choose a value of the data's shape at this address",
         )
+    if isinstance(given, Retained):
+        return PartlyObserved(observed.values, observed.mask, given.value)
     return observed if absent else observed.fill(given)
+
+
+def merge_updated(old: Choices, new: Choices) -> Choices:
+    """Nested choices with those of `new` in place of, or beside, the old ones."""
+    if _is_empty(new):
+        return old
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return new
+    return {a: merge_updated(old.get(a), new.get(a)) for a in {**old, **new}}
 
 
 def without_observed(choices: Choices, observed: Choices) -> Choices:

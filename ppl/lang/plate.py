@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import equinox as eqx
@@ -17,10 +19,22 @@ from ppl.errors import ShapeError
 from ppl.lang.gfi import Combinators, name_of, takes_value
 from ppl.lang.interop import as_program, converts
 from ppl.lang.mask import Mask, masked_by
-from ppl.lang.observed import PartlyObserved, leading_sizes
+from ppl.lang.observed import PartlyObserved, Retained, leading_sizes
 from ppl.lang.scope import address_of_choice, current_address
 
 Axes = int | tuple[Any, ...] | Sequence[Any] | None
+
+_totals: ContextVar[list[float] | None] = ContextVar("ppl_plate_totals", default=None)
+
+
+@contextmanager
+def recording_totals() -> Iterator[list[float]]:
+    """Collect the totals of all subsampled plates that run inside."""
+    token = _totals.set(found := [])
+    try:
+        yield found
+    finally:
+        _totals.reset(token)
 
 
 def plate(
@@ -112,7 +126,7 @@ class Plate(Combinators, GFI):
         return dataclasses.replace(self, program=masked_by(self.program, mask))
 
     def _choices(self, x: Any) -> Any:
-        whole = self.takes_value and x is not None and not isinstance(x, PartlyObserved)
+        whole = self.takes_value and not isinstance(x, PartlyObserved | Retained | None)
         return jnp.asarray(x) if whole else x
 
     def _trace(self, parts: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tr:
@@ -123,6 +137,8 @@ class Plate(Combinators, GFI):
         """The sum over lanes, scaled up if they are a subsample."""
         if self.total.value is None:
             return jnp.sum(per_lane)
+        if (totals := _totals.get()) is not None:
+            totals.append(self.total.value)
         return jnp.sum(per_lane) * (self.total.value / self._num_lanes(args, self._axes(args)))
 
     def _over_lanes(self, lane: Callable[..., Any], args: tuple[Any, ...], *mapped: Any) -> Any:

@@ -11,6 +11,7 @@ from ppl.compiler import objective as objective
 from ppl.compiler.strategies import Enumerate as Enumerate
 from ppl.compiler.strategies import Reparam as Reparam
 from ppl.compiler.strategies import Score as Score
+from ppl.vi.convergence import Convergence as Convergence
 from ppl.vi.fit import Report as Report
 from ppl.vi.fit import fit as fit
 from ppl.vi.mean_field import mean_field as mean_field

@@ -1,25 +1,35 @@
 """`vi.fit`: maximise an objective program over its parameters.
 
 The loop itself, on the device, is in `_loop.py`; here are its start, what happens between its
-runs, and its end: done, interrupted, or gone wrong.
+runs, and its end: done, converged, interrupted, or gone wrong.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Key, PyTree
 
 from ppl.compiler.estimator import Estimator
 from ppl.compiler.estimator import compile as compile_objective
 from ppl.errors import NonFiniteError, PplError
+from ppl.vi._batches import (
+    Rows,
+    Stream,
+    check_params_fixed,
+    check_totals,
+    is_source,
+    rows_of,
+)
 from ppl.vi._inputs import (
     bind_data,
     check_callbacks,
@@ -28,30 +38,19 @@ from ppl.vi._inputs import (
     check_optimizer,
     start_params,
 )
-from ppl.vi._loop import Loop, State
-from ppl.vi.progress import Bar, Pace, progress_bar
+from ppl.vi._loop import Inputs, Sizes, is_array, loop_for
+from ppl.vi._mesh import check_mesh, place_rows, put_everywhere
+from ppl.vi._precision import precision
+from ppl.vi._run import Report as Report
+from ppl.vi._run import Run
+from ppl.vi.convergence import Convergence, Windows
+from ppl.vi.progress import Pace, progress_bar
 from ppl.vi.result import Fit
 
+STREAMED = 16
+"""Batches of an out-of-memory source that are on the device at a time."""
 
-@dataclass(frozen=True)
-class Report:
-    """What a callback of `vi.fit` sees between two runs of the loop.
-
-    Attributes:
-        step: number of steps made.
-        steps: number of steps in all.
-        losses: minus the estimated objective, of all steps made.
-    """
-
-    step: int
-    steps: int
-    losses: Float[np.ndarray, " step"]
-    _constrain: Callable[[], dict[str, Any]] = field(repr=False)
-
-    @cached_property
-    def params(self) -> dict[str, Any]:
-        """The current values by name, in their supports."""
-        return self._constrain()
+_DEFAULT_OPTIMIZER = optax.adam(1e-2)  # one object, so that a second fit finds the compiled loop
 
 
 def fit(
@@ -63,6 +62,14 @@ def fit(
     key: Key[Array, ""] | None = None,
     num_samples: int | None = None,
     params: dict[str, Any] | None = None,
+    batch_size: int | None = None,
+    batch_axes: Any = None,
+    restarts: int = 1,
+    convergence: Convergence | bool = False,
+    checkpoint: Any = None,
+    mesh: jax.sharding.Mesh | None = None,
+    float64: bool = False,
+    snapshots: int = 0,
     callbacks: Callable[[Report], Any] | Sequence[Callable[[Report], Any]] = (),
     progress: bool = True,
     chunk: int | None = None,
@@ -71,17 +78,35 @@ def fit(
     """Maximise an objective over its parameters.
 
     The steps run on the device, many at a time, without a check in between; the result does
-    not depend on how many at a time. Ctrl-C between two such runs returns what there is.
+    not depend on how many at a time. Ctrl-C between two such runs returns what there is. A second
+    fit with the same estimator (`vi.compile`), optimiser and shapes compiles nothing.
 
     Args:
         program: an objective program, or what `vi.compile` made of it.
-        data: its arguments: a tuple of all, or the only one; its own if `None`.
+        data: its arguments: a tuple of all, or the only one; its own if `None`. For data that
+            does not fit into memory, a `grain` dataset of them: of rows with `batch_size`, of
+            batches without.
         steps: number of gradient steps.
-        optimizer: from optax; `optax.adam(1e-2)` if `None`. It sees unconstrained values and
-            the gradient of minus the objective.
+        optimizer: from optax (schedules, clipping, chains of them); `optax.adam(1e-2)` if `None`.
+            It sees unconstrained values and the gradient of minus the objective.
         key: random key; `jax.random.key(0)` if `None`.
         num_samples: samples to average at each step; by default as `vi.compile` chooses.
         params: start values by name, in place of the declared ones.
+        batch_size: rows of the data in each step, by epochs in random order; all if `None`. The
+            program scales its terms to the whole data: `plate(..., total=N)`.
+        batch_axes: which arrays of the data have rows: 0 or `None` for each, as `in_axes` of
+            `jax.vmap`; all of them if `None`.
+        restarts: fits from different start values and with different draws, side by side; the one
+            with the lowest losses at the end is kept.
+        convergence: stop early by this criterion, and average the iterates; `True` for
+            `Convergence()`. See `ppl.vi.convergence`.
+        checkpoint: a folder for checkpoints, or a `vi.Checkpoint`. A fit that finds some there
+            goes on from the last one, and ends as if it had never stopped. Needs the
+            `checkpoint` extra.
+        mesh: devices over which rows (its axis `"data"`) and samples (`"samples"`) are spread.
+        float64: compute in double precision.
+        snapshots: how often to note the parameters on the way, for `Fit.history` and
+            `Fit.plot_params`.
         callbacks: functions of a `Report`, or one, called between runs; a true result stops the
             fit.
         progress: show a progress bar if on a terminal.
@@ -95,54 +120,135 @@ def fit(
     Raises:
         NonFiniteError: a loss or parameter became NaN or infinite. It names the step and the
             address; its `fit` is the result up to there, with the last good parameters.
-        DataError: an array of the data has NaN.
+        DataError: an array of the data has NaN, its source ends, or a program that is fitted by
+            minibatches does not scale its terms.
+        CheckpointError: the checkpoints are of another program, data or optimiser.
         AddressError, ShapeError, SupportError: `params` does not fit the declared parameters.
         TypeError, ValueError: an argument is of the wrong kind.
     """
     steps = check_count("steps", steps)
-    chunk = None if chunk is None else check_count("chunk", chunk)
-    optimizer = check_optimizer(optax.adam(1e-2) if optimizer is None else optimizer)
+    rule = Convergence() if convergence is True else convergence or None
+    if rule is not None and not isinstance(rule, Convergence):
+        raise TypeError(f"vi.fit: convergence is a vi.Convergence or a bool, not {convergence!r}")
+    optimizer = check_optimizer(_DEFAULT_OPTIMIZER if optimizer is None else optimizer)
     callbacks = check_callbacks(callbacks)
-    init_key, step_key, result_key = jax.random.split(check_key(key), 3)
-    estimator = _compiled(program, strategies, num_samples)
-    data = bind_data(estimator.objective, data)
-    supports = {name: decl.info.support for name, decl in estimator.params(*data).items()}
-    init = start_params(estimator.init(init_key, *data), params, supports)
-    if not init:
-        raise PplError(
-            "vi.fit: the program has no parameters to fit",
-            fix='declare some, param("loc", 0.0), in the guide or the objective',
+    restarts = check_count("restarts", restarts)
+    mesh = None if mesh is None else check_mesh(mesh)
+    chunk = _chunk(chunk, steps, rule, snapshots, bool(callbacks) or checkpoint is not None)
+    with precision(float64), nullcontext() if mesh is None else jax.set_mesh(mesh):
+        init_key, step_key, result_key = jax.random.split(check_key(key), 3)
+        estimator = _compiled(program, strategies, num_samples)
+        feed = _feed(estimator, data, batch_size, batch_axes, step_key, float64)
+        keys = lambda key: [key] if restarts == 1 else list(jax.random.split(key, restarts))
+        starts = _starts(estimator, feed.batch, keys(init_key), params)
+        began = time.perf_counter()
+        if feed.stream is not None:
+            chunk = min(chunk or STREAMED, STREAMED)
+        sizes = Sizes.of(steps, chunk)
+        arrays, static = eqx.partition((starts[0], feed.batch), is_array)
+        loop = loop_for(
+            estimator,
+            optimizer,
+            static,
+            sizes,
+            rows=feed.rows,
+            stream=feed.stream is not None,
+            restarts=None if restarts == 1 else restarts,
+            track=rule is not None,
+            mesh=mesh,
         )
+        run = Run(
+            loop,
+            _inputs(feed, keys(step_key), arrays[0], mesh),
+            starts,
+            steps,
+            stream=feed.stream,
+            mesh=mesh,
+            windows=None if rule is None else Windows(rule),
+            snapshots=snapshots > 0,
+        )
+        run.compile()
+        compiled = time.perf_counter()
+        try:
+            with progress_bar(steps, progress) as bar:
+                pace = Pace(steps, chunk, block=sizes.block, capacity=sizes.capacity)
+                run.go(pace, bar, callbacks)
+        except KeyboardInterrupt:
+            run.interrupted = True
+        result = Fit(
+            params=run.params(averaged=not run.failed),
+            losses=run.losses if restarts == 1 else run.losses[:, run.best],
+            estimator=estimator,
+            objective=estimator.objective,
+            data=feed.whole,
+            key=result_key,
+            interrupted=run.interrupted,
+            seconds=time.perf_counter() - compiled,
+            compile_seconds=compiled - began,
+            convergence=None if run.windows is None else run.windows.diagnosis,
+            history=tuple(run.history),
+            restarts=None if restarts == 1 else run.final_losses(),
+            float64=float64,
+        )
+        if run.failed:
+            raise _failure(result, run) if restarts == 1 else _all_failed(result, restarts)
+        return result
 
-    if chunk is None and callbacks:
-        chunk = max(1, steps // 20)
-    start = time.perf_counter()
-    loop = Loop(estimator, optimizer, step_key, init, data, steps=steps, chunk=chunk)
-    state = loop.start()
-    loop.compile(state)
-    run = _Run(loop, steps, state)
-    compiled = time.perf_counter()
-    try:
-        with progress_bar(steps, progress) as bar:
-            pace = Pace(steps, chunk, block=loop.block, capacity=loop.capacity)
-            run.go(pace, bar, callbacks)
-    except KeyboardInterrupt:
-        run.interrupted = True
-    seconds = time.perf_counter() - compiled
-    result = Fit(
-        params=run.params(),
-        losses=run.losses,
-        estimator=estimator,
-        objective=estimator.objective,
-        data=data,
-        key=result_key,
-        interrupted=run.interrupted,
-        seconds=seconds,
-        compile_seconds=compiled - start,
-    )
-    if run.failed:
-        raise _failure(result, loop, run.state)
-    return result
+
+def _chunk(
+    chunk: int | None, steps: int, rule: Convergence | None, snapshots: int, watched: bool
+) -> int | None:
+    """Steps per run, if something depends on it."""
+    if chunk is not None:
+        return check_count("chunk", chunk)
+    if rule is not None:
+        return min(rule.steps(steps), steps)
+    if snapshots:
+        return max(1, steps // check_count("snapshots", snapshots))
+    return max(1, steps // 20) if watched else None
+
+
+@dataclass(frozen=True)
+class _Feed:
+    """Where the steps' data comes from.
+
+    Attributes:
+        whole: all data; of a stream, its first batch.
+        batch: data with the shapes that a step sees.
+        rows: how the data splits into batches.
+        stream: where batches are read from.
+    """
+
+    whole: tuple[Any, ...]
+    batch: tuple[Any, ...]
+    rows: Rows | None = None
+    stream: Stream | None = None
+
+
+def _feed(
+    estimator: Estimator, data: Any, size: int | None, axes: Any, key: Any, float64: bool
+) -> _Feed:
+    objective = estimator.objective
+    size = None if size is None else check_count("batch_size", size)
+    if is_source(data):
+        stream = Stream(data, size, key)
+        batch = stream.peek()
+        batch = bind_data(objective, batch)
+        check_totals(objective, batch, stream.total)
+        return _Feed(batch, batch, stream=stream)
+    data = bind_data(objective, data)
+    if float64:
+        double = lambda x: jnp.asarray(x, float) if eqx.is_inexact_array(x) else x
+        data = jax.tree.map(double, data)
+    if size is None:
+        if axes is not None:
+            raise ValueError("vi.fit: batch_axes says which arrays have rows; give batch_size too")
+        return _Feed(data, data)
+    rows = rows_of(data, size, axes)
+    batch = rows.take(data, np.arange(size))
+    check_totals(objective, batch, rows.total)
+    check_params_fixed(estimator.params(*data), estimator.params(*batch))
+    return _Feed(data, batch, rows)
 
 
 def _compiled(program: Any, strategies: Any, num_samples: int | None) -> Estimator:
@@ -161,69 +267,46 @@ def _compiled(program: Any, strategies: Any, num_samples: int | None) -> Estimat
     return compile_objective(program, strategies=strategies, num_samples=num_samples)
 
 
-class _Run:
-    """The steps made so far, all of them good.
-
-    Attributes:
-        failed: the next step's loss or result is not finite.
-    """
-
-    def __init__(self, loop: Loop, steps: int, state: State):
-        self.failed = self.interrupted = False
-        self._loop, self._steps = loop, steps
-        # In one piece, so that an interrupt cannot come between its parts.
-        self._made: tuple[State, tuple[np.ndarray, ...], int] = (state, (), 0)
-
-    @property
-    def state(self) -> State:
-        return self._made[0]
-
-    @property
-    def losses(self) -> Float[np.ndarray, " step"]:
-        return np.concatenate([np.zeros(0, np.float32), *self._made[1]])
-
-    def params(self) -> dict[str, Any]:
-        """The parameters in their supports."""
-        return self._loop.constrain(self.state)
-
-    def go(self, pace: Pace, bar: Bar, callbacks: tuple[Callable, ...]) -> None:
-        """Make the steps, until the end, a failure, or a callback's wish."""
-        while (made := self._made)[2] < self._steps:
-            state, parts, step = made
-            count = pace.next(step)
-            after, losses, finite = self._loop.run(state, step, count)
-            losses = np.asarray(losses)[:count]
-            if not (bool(finite) and np.isfinite(losses).all()):
-                self._fail(losses)
-                return
-            self._made = after, (*parts, losses), step + count
-            pace.made(count)
-            bar(step + count, float(losses.mean()))
-            if callbacks and self._call(callbacks):
-                self.interrupted = step + count < self._steps
-                return
-
-    def _call(self, callbacks: tuple[Callable, ...]) -> bool:
-        report = Report(self._made[2], self._steps, self.losses, self.params)
-        return any([callback(report) for callback in callbacks])  # all, whatever the first says
-
-    def _fail(self, losses: np.ndarray) -> None:
-        """Keep what is good of the failed run."""
-        state, parts, step = self._made
-        # The failed step is that of the first bad loss, the last one if there is none, or an
-        # earlier one, whose result made that loss bad.
-        bad = np.flatnonzero(~np.isfinite(losses))
-        last = step + (int(bad[0]) if len(bad) else len(losses) - 1)
-        index, before = self._loop.locate(state, step, last)
-        self._made = before, (*parts, losses[: index - step]), index
-        self.failed = True
+def _starts(
+    estimator: Estimator, data: tuple[Any, ...], keys: list[Any], given: dict[str, Any] | None
+) -> list[dict[str, Any]]:
+    """Start values of each restart: the user's, else the guide's own, else the declared."""
+    supports = {name: decl.info.support for name, decl in estimator.params(*data).items()}
+    own = getattr(estimator.objective.guide, "start", None)
+    starts = []
+    for key in keys:
+        start = estimator.init(key, *data)
+        if own is not None:
+            start = start_params(start, own(key), supports)
+        starts.append(start_params(start, given, supports))
+    if not starts[0]:
+        raise PplError(
+            "vi.fit: the program has no parameters to fit",
+            fix='declare some, param("loc", 0.0), in the guide or the objective',
+        )
+    return starts
 
 
-def _failure(result: Fit, loop: Loop, state: State) -> NonFiniteError:
+def _inputs(feed: _Feed, keys: list[Any], params: PyTree, mesh: jax.sharding.Mesh | None) -> Inputs:
+    """The steps' inputs, on the device or spread over the mesh."""
+    key = keys[0] if len(keys) == 1 else jnp.stack(keys)
+    params = jax.tree.map(jnp.asarray, params)
+    data = None if feed.stream is not None else eqx.filter(feed.whole, is_array)
+    if mesh is None:
+        return Inputs(key, params, jax.tree.map(jnp.asarray, data))
+    if feed.rows is not None:
+        data = place_rows(data, feed.rows.batched, mesh)
+    elif data is not None:
+        data = place_rows(data, (True,) * len(jax.tree.leaves(data)), mesh)
+    key, params = put_everywhere((key, params), mesh)
+    return Inputs(key, params, data)
+
+
+def _failure(result: Fit, run: Run) -> NonFiniteError:
     """Say what of the step after the last good one is not finite, and where."""
     step = result.steps
-    value, gradient = loop.loss_and_gradient(state, step)
-    address = result.estimator.check_finite(loop.step_key(step), result.params, *result.data)
+    value, gradient, key, data = run.failure()
+    address = result.estimator.check_finite(key, result.params, *data)
     if not np.isfinite(value):
         what, because = f"the loss is {float(value)}", None
     elif names := _not_finite(gradient):
@@ -241,6 +324,16 @@ def _failure(result: Fit, loop: Loop, state: State) -> NonFiniteError:
         "parameters and all losses",
     )
     error.step, error.fit = step, result
+    return error
+
+
+def _all_failed(result: Fit, restarts: int) -> NonFiniteError:
+    error = NonFiniteError(
+        f"vi.fit: after step {result.steps}, none of the {restarts} restarts is finite any more",
+        fix="a fit without restarts says which step and choice; this error's .fit has the last "
+        "good parameters",
+    )
+    error.step, error.fit = result.steps, result
     return error
 
 

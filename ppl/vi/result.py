@@ -22,6 +22,8 @@ from ppl.errors import UnsupportedError
 from ppl.lang.bind_params import bind_params
 from ppl.lang.seed import seed
 from ppl.vi._inputs import bind_data
+from ppl.vi._precision import precision
+from ppl.vi.convergence import Diagnosis
 from ppl.vi.plots import plot_loss
 from ppl.vi.summary import Summary, summarize
 
@@ -56,6 +58,11 @@ class Fit:
         interrupted: whether Ctrl-C or a callback stopped it early.
         seconds: time in the loop, without compilation.
         compile_seconds: time to compile it.
+        convergence: the criterion's numbers at the end, if it was asked for.
+        history: (steps made, parameters) of each snapshot.
+        restarts: the mean loss of each restart over the last tenth of its steps, NaN where it went
+            wrong; this fit is the lowest one.
+        float64: whether it computes in double precision.
     """
 
     params: Params
@@ -67,6 +74,10 @@ class Fit:
     interrupted: bool = False
     seconds: float = 0.0
     compile_seconds: float = 0.0
+    convergence: Diagnosis | None = None
+    history: tuple[tuple[int, Params], ...] = ()
+    restarts: Float[np.ndarray, " restarts"] | None = None
+    float64: bool = False
 
     @property
     def steps(self) -> int:
@@ -87,7 +98,8 @@ class Fit:
             UnsupportedError: the objective says of no guide.
         """
         _, args = self._guide()
-        return self._draw(jax.random.split(self._key("sample", key), n), self.params, args)
+        with precision(self.float64):
+            return self._draw(jax.random.split(self._key("sample", key), n), self.params, args)
 
     def summary(
         self, n: int = 1_000, key: Key[Array, ""] | None = None, *, max_entries: int = 20
@@ -118,9 +130,10 @@ class Fit:
         if n < 2:
             raise ValueError(f"elbo: a standard error needs n >= 2, not {n}")
 
-        keys = jax.random.split(self._key("elbo", key), n)
         data = self.data if data is None else bind_data(self.objective, data)
-        draws = np.asarray(self._values(keys, self.params, data), dtype=float)
+        with precision(self.float64):
+            keys = jax.random.split(self._key("elbo", key), n)
+            draws = np.asarray(self._values(keys, self.params, data), dtype=float)
         return Estimate(float(draws.mean()), float(draws.std(ddof=1) / np.sqrt(n)))
 
     def explain(self) -> Explanation:

@@ -14,8 +14,11 @@ from ppl.lang.condition import condition
 from ppl.lang.distributions.flip import flip
 from ppl.lang.distributions.normal import normal
 from ppl.lang.factor import factor
+from ppl.lang.inference import importance, sir
 from ppl.lang.loop import scan
+from ppl.lang.marginal import marginal
 from ppl.lang.mask import mask
+from ppl.lang.normalize import normalize
 from ppl.lang.observed import masked
 from ppl.lang.plate import plate
 from ppl.lang.program import gen
@@ -101,6 +104,36 @@ xs = jnp.array([0.1, -0.4, 0.7])
 data = np.array([0.3, np.nan, -0.2], np.float32)
 
 
+@gen
+def posterior(kept, x, scale):
+    """Of `point`'s z given y: with it as proposal, importance weights do not vary."""
+    precision = 1 / scale**2 + 1
+    normal((x / scale**2 + kept["y"]) / precision, precision**-0.5) @ "z"
+
+
+integrated = marginal(point, keep="y", by=importance(posterior, 2))
+
+
+@gen
+def posterior_of_one(x, scale):
+    precision = 1 / scale**2 + 1
+    normal((x / scale**2 + 1.0) / precision, precision**-0.5) @ "z"
+
+
+resampled = normalize(condition(point, {"y": 1.0}), by=sir(posterior_of_one, 3))
+
+
+@gen
+def integrated_step(carry, x):
+    y = integrated(carry + x, 1.0) @ "m"
+    return y["y"], y["y"]
+
+
+@gen
+def only_y(x, scale):
+    return {"y": normal(x, scale) @ "y"}
+
+
 @dataclass
 class Case:
     """A program, its arguments, other arguments of the same shapes, and some of its choices."""
@@ -174,6 +207,16 @@ CASES = {
         {},
         normalised=False,
     ),
+    "marginal": Case(integrated, (0.3, 1.0), (-0.2, 2.0), {"y": jnp.array(1.5)}),
+    "normalize": Case(resampled, (0.3, 1.0), (-0.2, 2.0), {"z": jnp.array(1.5)}),
+    "plate of marginal": Case(
+        plate(integrated, in_axes=(0, None)), (xs, 1.0), (-xs, 2.0), {"y": 2 * xs}
+    ),
+    "scan of marginal": Case(scan(integrated_step), (0.2, xs), (0.4, -xs), {"m": {"y": 2 * xs}}),
+    "cond of marginal": Case(
+        cond(integrated, only_y), (True, 0.3, 1.0), (True, 0.2, 1.5), {"y": jnp.array(0.7)}
+    ),
+    "mask of normalize": Case(mask(resampled, False), (0.3, 1.0), (0.1, 2.0), {"z": 0.4}),
     "everything": Case(
         everything,
         (xs,),

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
 import jax
+import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array
 
-from ppl.compiler.influence import Source
-from ppl.compiler.tables import Val, batched
+from ppl.compiler.influence import WORLDS, Source
+from ppl.compiler.tables import Val, batched, broadcasting, log_densities
+from ppl.compiler.worlds import Alternates, Slots, actual_world, place, worlds_of
 from ppl.errors import StrategyError, suggestion
-from ppl.lang.family import Family
-from ppl.lang.primitives import draw, draw_with_log_density, log_density_values
+from ppl.lang.distribution import add_strategy_method
+from ppl.lang.family import Family, Params
+from ppl.lang.primitives import draw, draw_with_log_density
 from ppl.lang.staged import Eqn
 
-Kind = Literal["path", "score", "enum"]
+Kind = Literal["path", "score", "enum", "worlds"]
 
 
 class Strategy(Protocol):
@@ -26,7 +30,8 @@ class Strategy(Protocol):
         name: as users write it.
         kind: what the analysis must know: `"path"` (the draw itself carries the derivative),
             `"score"` (the draw is cut, costs are charged with its log-probability), `"enum"`
-            (the value gets an axis over its support).
+            (the value gets an axis over its support), `"worlds"` (the value also takes others, in
+            worlds beside the actual one; see `Alternatives`).
     """
 
     name: ClassVar[str]
@@ -46,6 +51,38 @@ class Strategy(Protocol):
         ...
 
 
+class Alternatives(Strategy, Protocol):
+    """A strategy of kind `"worlds"`: costs are compared at several values of the choice.
+
+    Attributes:
+        together: whether an alternate replaces all lanes at once, however costs combine them;
+            else lanes that a cost combines get worlds of their own.
+    """
+
+    together: ClassVar[bool]
+
+    def count(self, eqn: Eqn, moving: Sequence[str]) -> int:
+        """How many alternate values there are, if the parameters `moving` train."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What a choice of kind `"worlds"` sees of them.
+
+    Attributes:
+        size: how many worlds there are.
+        slots: those that the choice owns.
+        first: the first of those that are the current step's.
+        moving: names of the parameters that train.
+    """
+
+    size: int
+    slots: Slots
+    first: Any
+    moving: Sequence[str]
+
+
 @dataclass(frozen=True, eq=False)
 class Choice:
     """A random choice being lowered.
@@ -62,6 +99,7 @@ class Choice:
         learned: what its control variate learned so far, or `None`.
         data: the objective's arguments.
         aside: call with a scalar 0 whose derivative, of mean zero, is to be added to the gradient.
+        view: of a choice of kind `"worlds"`, the worlds that it owns.
     """
 
     eqn: Eqn
@@ -75,6 +113,7 @@ class Choice:
     learned: Any = None
     data: tuple[Any, ...] = ()
     aside: Callable[[Array], None] = lambda zero: None
+    view: View | None = None
 
     @property
     def family(self) -> Family:
@@ -96,15 +135,64 @@ class Choice:
         self.own_log_density(log_density)
         return value
 
+    def sample(self, key: jax.Array, params: Params) -> Array:
+        """An ordinary draw `[*lanes, *event]`."""
+        return self.family.sample(key, tuple(self.eqn.params["shape"]), **params)
+
+    def draw_alternatives(
+        self,
+        sample: Callable[[jax.Array, Params], Array],
+        alternates: Callable[[jax.Array, Array, Params], Alternates],
+    ) -> Val:
+        """A draw in all worlds, with alternate values in those that the choice owns.
+
+        Args:
+            sample: from a key and parameters to a draw `[*lanes, *event]`.
+            alternates: from the same key, the draw and its parameters to alternate values.
+        """
+        view, names, key = self.view, self.eqn.params["names"], self.new_key()
+        assert view is not None
+
+        def params(arrays: Sequence[Array]) -> Params:
+            return {n: jnp.asarray(x) for n, x in zip(names, arrays, strict=True)}
+
+        def draw_all(*arrays: Array) -> list[Array]:
+            return [lax.stop_gradient(sample(key, params(arrays)))]
+
+        def build(worlds: Array, *arrays: Array) -> tuple[Array, Array]:
+            if not view.slots.alternates:
+                return worlds, jnp.zeros((view.size, *view.slots.shape))
+            found = alternates(key, worlds[0], params(arrays))
+            return place(worlds, found, view.slots, view.first)
+
+        drawn = worlds_of(batched(draw_all, self.params)[0], view.size)
+        here = [actual_world(p) for p in self.params]
+        out, charges = (Val(v.array, (*v.axes, WORLDS)) for v in batched(build, [drawn, *here]))
+        self.logp(charges)
+        return out
+
     def log_density(self, value: Val) -> Val:
         """Log-density per lane at `value`."""
         static = {k: self.eqn.params[k] for k in ("family", "names")}
-        rank = len(self.eqn.outs[0].aval.shape) - len(self.eqn.params["shape"])
+        return log_densities([value, *self.params], {**static, "event_ndims": self._event_ndims})
 
-        def evaluate(x: Array, *ps: Array) -> list[Array]:
-            return [log_density_values(x, *ps, event_ndims=rank, **static)]
+    def probability(self, value: Val) -> Val:
+        """Probability per lane of `value`."""
+        probability, names = self.family.probability, self.eqn.params["names"]
+        if probability is None:
+            log_density = self.log_density(value)
+            self.own_log_density(log_density)
+            return Val(jnp.exp(log_density.array), log_density.axes)
+        ranks = [self._event_ndims, *(self.family.parameters[n] for n in names)]
+        return broadcasting(
+            lambda x, *ps: probability(x, **dict(zip(names, map(jnp.asarray, ps), strict=True))),
+            [value, *self.params],
+            ranks,
+        )
 
-        return batched(evaluate, [value, *self.params])[0]
+    @property
+    def _event_ndims(self) -> int:
+        return len(self.eqn.outs[0].aval.shape) - len(self.eqn.params["shape"])
 
 
 strategies: dict[str, Strategy] = {}
@@ -112,8 +200,10 @@ strategies: dict[str, Strategy] = {}
 
 
 def register[T](strategy: type[T]) -> type[T]:
-    """Add a strategy class to the table (class decorator)."""
-    strategies[strategy.name] = strategy()  # type: ignore[attr-defined]
+    """Add a strategy class to the table, and its name to distributions (class decorator)."""
+    name: str = strategy.name  # type: ignore[attr-defined]
+    strategies[name] = strategy()  # type: ignore[assignment]
+    add_strategy_method(name, strategy.__doc__)
     return strategy
 
 
@@ -143,12 +233,15 @@ def resolve(strategy: Any, eqn: Eqn) -> Strategy:
         )
     if because := strategy.refusal(eqn):
         able = sorted(n for n, s in strategies.items() if s.refusal(eqn) is None)
-        uses = " or ".join(f"{family.name}.{n}(...)" for n in able)
+        usual = [n for n in able if n in ("reparam", "enum", "score")]
+        uses = " or ".join(f"{family.name}.{n}(...)" for n in usual)
+        more = [n for n in able if n not in usual]
+        others = f"; also {', '.join(more)}" if more else ""
         raise StrategyError(
             f"{family.name} has no {strategy.name!r} strategy",
             address=address,
             where=eqn.where,
             because=because,
-            fix=f"{uses}, or strategies={{'{address}': '{able[0]}'}}" if able else None,
+            fix=f"{uses}, or strategies={{'{address}': '{usual[0]}'}}{others}" if usual else None,
         )
     return strategy

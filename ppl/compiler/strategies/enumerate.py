@@ -17,7 +17,7 @@ from ppl.lang.staged import Eqn, Lit
 
 def support_size(eqn: Eqn) -> int | None:
     """How many values one lane of a choice can take, or `None` if there is no finite list."""
-    values = _support(eqn)
+    values = support_values(eqn)
     return None if values is None else values.shape[0]
 
 
@@ -26,7 +26,8 @@ def joint_size(eqn: Eqn) -> int:
     return support_size(eqn) ** math.prod(eqn.params["shape"])
 
 
-def _support(eqn: Eqn) -> Any:
+def support_values(eqn: Eqn) -> Any:
+    """All values of one lane, `[size, *event]`, or `None` if there is no finite list."""
     family, names = eqn.params["family"], eqn.params["names"]
     if family.enumerate is None:
         return None
@@ -59,7 +60,7 @@ class Enumerate:
 
     def lower(self, choice: Choice) -> Val:
         shape = tuple(choice.eqn.params["shape"])
-        values = _support(choice.eqn)
+        values = support_values(choice.eqn)
         event = values.shape[1:]
         if choice.joint:
             lanes = math.prod(shape)
@@ -69,10 +70,10 @@ class Enumerate:
             lead = (len(values), *(1,) * len(shape), *event)
             table = np.broadcast_to(values.reshape(lead), (len(values), *shape, *event))
         value = Val(jnp.asarray(table), (choice.source,))
-        logp = choice.log_density(value)
-        choice.own_log_density(logp)
+        probability = choice.probability(value)
         if choice.joint:
             axes = tuple(range(-len(shape), 0))
-            logp = Val(jnp.sum(logp.array, axes) if shape else logp.array, logp.axes)
-        choice.probabilities(Val(jnp.exp(logp.array), logp.axes))
+            together = jnp.prod(probability.array, axes) if shape else probability.array
+            probability = Val(together, probability.axes)
+        choice.probabilities(probability)
         return value

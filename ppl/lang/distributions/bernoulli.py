@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array
 from tensorflow_probability.substrates import jax as tfp
 
@@ -18,6 +19,11 @@ def _sample(
 ) -> Array:
     p = jax.nn.sigmoid(logits) if probs is None else probs
     return (jax.random.uniform(key, shape, p.dtype) < p).astype(jnp.int32)
+
+
+def choose(value: Array, if_one: Array, if_zero: Array) -> Array:
+    """`jnp.where` for a boolean value, without its call: this is traced per enumerated choice."""
+    return lax.select(*jnp.broadcast_arrays(value, if_one, if_zero))
 
 
 def log_density(value: Array, logits: Alternative = None, probs: Alternative = None) -> Array:

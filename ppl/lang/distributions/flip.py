@@ -8,7 +8,7 @@ from jaxtyping import Array
 from tensorflow_probability.substrates import jax as tfp
 
 from ppl.lang.distribution import make_distribution
-from ppl.lang.distributions.bernoulli import log_density
+from ppl.lang.distributions.bernoulli import choose, log_density
 from ppl.lang.family import Family
 from ppl.lang.supports import boolean
 
@@ -23,6 +23,7 @@ flip = make_distribution(
         {"p": 0},
         _sample,
         lambda value, p: log_density(value, probs=p),
+        probability=lambda value, p: choose(value, p, 1 - p),
         support=boolean,
         kind="bool",
         enumerate=lambda params: jnp.array([False, True]),

@@ -57,15 +57,15 @@ def _sampler_id(distribution: genjax.Distribution) -> int:
 # GenJAX's gradient estimators are distributions whose sampler carries the strategy. Its geometric
 # one draws by probability but has the density of logits; ours takes logits for both.
 _estimators: dict[int, Distribution] = {
-    _sampler_id(genjax.flip_reinforce): flip.score,
-    _sampler_id(genjax.geometric_reinforce): geometric.score,
-    _sampler_id(genjax.normal_reinforce): normal.score,
-    _sampler_id(genjax.uniform_reinforce): uniform.score,
-    _sampler_id(genjax.multivariate_normal_reinforce): multivariate_normal.score,
-    _sampler_id(genjax.normal_reparam): normal.reparam,
-    _sampler_id(genjax.uniform_reparam): uniform.reparam,
-    _sampler_id(genjax.multivariate_normal_reparam): multivariate_normal.reparam,
-    _sampler_id(genjax.multivariate_normal_diag_reparam): multivariate_normal_diag.reparam,
+    _sampler_id(genjax.flip_reinforce): flip.via("score"),
+    _sampler_id(genjax.geometric_reinforce): geometric.via("score"),
+    _sampler_id(genjax.normal_reinforce): normal.via("score"),
+    _sampler_id(genjax.uniform_reinforce): uniform.via("score"),
+    _sampler_id(genjax.multivariate_normal_reinforce): multivariate_normal.via("score"),
+    _sampler_id(genjax.normal_reparam): normal.via("reparam"),
+    _sampler_id(genjax.uniform_reparam): uniform.via("reparam"),
+    _sampler_id(genjax.multivariate_normal_reparam): multivariate_normal.via("reparam"),
+    _sampler_id(genjax.multivariate_normal_diag_reparam): multivariate_normal_diag.via("reparam"),
 }
 
 

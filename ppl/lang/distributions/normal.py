@@ -11,6 +11,7 @@ from tensorflow_probability.substrates import jax as tfp
 
 from ppl.lang.distribution import make_distribution
 from ppl.lang.family import Family
+from ppl.lang.weak_derivatives import NORMAL
 
 
 def _sample(key: Array, shape: tuple[int, ...], loc: Array, scale: Array) -> Array:
@@ -41,6 +42,7 @@ normal = make_distribution(
         _log_density,
         sample_with_log_density=_sample_with_log_density,
         reparam="explicit",
+        weak_derivatives=NORMAL,
         tfp=tfp.distributions.Normal,
     )
 )

@@ -1,0 +1,307 @@
+"""Loops cut apart, so that only what is recursive runs step by step (loop distribution).
+
+`scan` computes what `lax.scan` does, up to the order of sums, in three phases:
+
+1. *before*: what a step computes without the state, for all steps at once;
+2. *the core*: carries that depend on themselves, and what they need of each step;
+3. *after*: what no later step needs, for all steps at once.
+
+A carry that only adds up is a (running) sum, and one that just hands on what a step computes is
+that, a step later: neither needs a loop. So a hidden Markov model's tables and costs are computed
+as whole arrays, and the loop that is left is the forward recursion. The way back needs as much
+memory as the loop's would, which keeps what its steps computed as well. Branches and inner `while`
+loops stay in the core (for all steps at once, both branches would run), and so does a
+`checkpoint`, which is there to save memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from ppl import _compat
+from ppl._compat import JaxprEqn, Literal
+
+_PINNED = frozenset({"cond", "while", "checkpoint", "remat2"})
+_ADDITIONS = frozenset({"add", "add_any"})
+
+
+def scan(
+    step: Callable[[Any, Any], tuple[Any, Any]],
+    init: Any,
+    xs: Any,
+    *,
+    length: int,
+    reverse: bool = False,
+    unroll: int | bool = 1,
+) -> tuple[Any, Any]:
+    """`jax.lax.scan`, with as much as possible done for all steps at once.
+
+    `init` has the types of the carries that `step` returns.
+    """
+    if length == 0:
+        return lax.scan(step, init, xs, length=length, reverse=reverse, unroll=unroll)
+    slices = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
+    state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), init)
+    jaxpr, out, _ = _compat.stage(step, state, slices)
+    run = _Fission(jaxpr, len(jax.tree.leaves(init)), length, reverse, unroll)
+    leaves = run(jax.tree.leaves(init), jax.tree.leaves(xs))
+    return jax.tree.unflatten(jax.tree.structure(out), leaves)
+
+
+class _Fission:
+    """One loop being run.
+
+    Attributes:
+        carries, next: for each carry, the variable that a step reads and the atom that it leaves.
+        source: what a carry is made of in a step: what it adds up, or what it hands on.
+        once: values of variables that are the same in all steps.
+        each: values of the others, stacked along a first axis of steps.
+        last: carries after the last step.
+    """
+
+    def __init__(self, jaxpr: Any, num_carry: int, length: int, reverse: bool, unroll: int | bool):
+        self.length, self.reverse, self.unroll = length, reverse, unroll
+        self.carries, self.xs = jaxpr.invars[:num_carry], jaxpr.invars[num_carry:]
+        self.next, self.ys = jaxpr.outvars[:num_carry], jaxpr.outvars[num_carry:]
+        self.eqns = list(jaxpr.eqns)
+        self.addends = {
+            c: a
+            for c, n in zip(self.carries, self.next, strict=True)
+            if (a := _addends(c, n, self.eqns))
+        }
+        self.source = {
+            c: self.addends.get(c, [n]) for c, n in zip(self.carries, self.next, strict=True)
+        }
+        self.once: dict[Any, Any] = dict(zip(jaxpr.constvars, jaxpr.consts, strict=True))
+        self.each: dict[Any, Array] = {}
+        self.last: dict[Any, Array] = {}
+
+    def __call__(self, init: Sequence[Any], xs: Sequence[Any]) -> list[Any]:
+        """The last carries and the stacked outputs."""
+        self.init = dict(zip(self.carries, init, strict=True))
+        self.each.update(zip(self.xs, xs, strict=True))
+        for carry, leaves in zip(self.carries, self.next, strict=True):
+            if carry is leaves:
+                self.once[carry] = self.last[carry] = self.init[carry]
+        wanted = [*self.ys, *(a for c in self.carries for a in self.source[c])]
+        needed = _needed(self.eqns, wanted)
+        rest = self._all_steps(needed)
+        left = [c for c in self.carries if c not in self.last]
+        core, inside = self._core(rest, left)
+        self._loop(core, inside, rest)
+        done = {id(e) for e in core}
+        rest = self._all_steps([e for e in rest if id(e) not in done])
+        assert not rest and len(self.last) == len(self.carries)
+        return [*(self.last[c] for c in self.carries), *map(self._stacked, self.ys)]
+
+    # ------------------------------------------------------------------------ all steps at once
+
+    def _all_steps(self, eqns: Sequence[JaxprEqn]) -> list[JaxprEqn]:
+        """Run all equations that can run now, for all steps; returns the others."""
+        left = list(eqns)
+        while True:
+            same, left = self._ready(left, self._is_once, _compat.has_side_effects)
+            _evaluate(same, self.once)
+            group, left = self._ready(left, self._is_known, _is_pinned)
+            self._vmapped(group)
+            ready = [
+                c
+                for c in self.carries
+                if c not in self.last and all(map(self._is_known, self.source[c]))
+            ]
+            if not (same or group or ready):
+                return left
+            read = _variables(a for e in left for a in e.invars) | _variables(self.ys)
+            for carry in ready:
+                self._resolve(carry, carry in read)
+
+    def _ready(
+        self,
+        eqns: Sequence[JaxprEqn],
+        known: Callable[[Any], bool],
+        stays: Callable[[JaxprEqn], bool],
+    ) -> tuple[list[JaxprEqn], list[JaxprEqn]]:
+        """The equations that rest on known values alone, and the others."""
+        made: set[Any] = set()
+        group, others = [], []
+        for eqn in eqns:
+            able = all(known(a) or a in made for a in eqn.invars) and not stays(eqn)
+            (group if able else others).append(eqn)
+            made.update(eqn.outvars if able else ())
+        return group, others
+
+    def _vmapped(self, eqns: Sequence[JaxprEqn]) -> None:
+        if not eqns:
+            return
+        made = [v for e in eqns for v in e.outvars]
+        read = _variables(a for e in eqns for a in e.invars)
+        args = {v: x for v, x in self.each.items() if v in read}
+        once = {v: x for v, x in self.once.items() if v in read}
+
+        def one(values: Sequence[Any]) -> list[Any]:
+            env = {**once, **dict(zip(args, values, strict=True))}
+            _evaluate(eqns, env)
+            return [env[v] for v in made]
+
+        outs = jax.vmap(one, axis_size=self.length)(list(args.values()))
+        self.each.update(zip(made, outs, strict=True))
+
+    def _resolve(self, carry: Any, read: bool) -> None:
+        """A carry whose steps are known: a running sum, or what the step before computed."""
+        init = jnp.asarray(self.init[carry])
+        if carry not in self.addends:
+            leaves = self._stacked(self.source[carry][0])
+        else:
+            total = sum(map(self._stacked, self.addends[carry]), jnp.zeros((), init.dtype))
+            if not read:
+                self.last[carry] = init + jnp.sum(total, 0, dtype=init.dtype)
+                return
+            leaves = init + lax.cumsum(total, 0, reverse=self.reverse)
+        self.last[carry] = leaves[0 if self.reverse else -1]
+        first = init[None]
+        parts = [leaves[1:], first] if self.reverse else [first, leaves[:-1]]
+        self.each[carry] = jnp.concatenate(parts)
+
+    def _is_once(self, atom: Any) -> bool:
+        return isinstance(atom, Literal) or atom in self.once
+
+    def _is_known(self, atom: Any) -> bool:
+        return self._is_once(atom) or atom in self.each
+
+    def _stacked(self, atom: Any) -> Array:
+        """A value for all steps."""
+        if not isinstance(atom, Literal) and atom in self.each:
+            return self.each[atom]
+        value = jnp.asarray(_read(self.once, atom))
+        return jnp.broadcast_to(value, (self.length, *value.shape))
+
+    # ------------------------------------------------------------------------------- the core
+
+    def _core(self, eqns: Sequence[JaxprEqn], left: Sequence[Any]) -> tuple[list[JaxprEqn], list]:
+        """The equations and the carries that must run step by step."""
+        reads = {c: self._carries_in(eqns, self.source[c], left) for c in left}
+        reach = {c: _closure(reads[c], reads) for c in left}
+        pinned = [v for e in eqns if _is_pinned(e) for v in e.outvars]
+        inside = {c for c in left if c in reach[c]} | self._carries_in(eqns, pinned, left)
+        inside |= _closure(inside, reads)
+        # Within the loop a carry is made as the program says, additions included.
+        roots = [*pinned, *(n for c, n in zip(self.carries, self.next, strict=True) if c in inside)]
+        core = [e for e in _needed(self.eqns, roots) if not all(map(self._is_known, e.outvars))]
+        return core, [c for c in left if c in inside]
+
+    def _carries_in(self, eqns: Sequence[JaxprEqn], atoms: Iterable[Any], left: Any) -> set[Any]:
+        """The carries that some values of a step are computed from."""
+        atoms = _variables(atoms)
+        read = atoms | _variables(a for e in _needed(eqns, atoms) for a in e.invars)
+        return read & set(left)
+
+    def _loop(self, core: list[JaxprEqn], inside: list[Any], rest: list[JaxprEqn]) -> None:
+        """Run the core; what the equations after it read of it becomes known for all steps."""
+        if not core and not inside:
+            return
+        leaves = [n for c, n in zip(self.carries, self.next, strict=True) if c in inside]
+        core_ids = {id(e) for e in core}
+        later = _variables(
+            [
+                *(a for e in rest if id(e) not in core_ids for a in e.invars),
+                *(a for c in self.carries if c not in inside for a in self.source[c]),
+                *self.ys,
+            ]
+        )
+        kept = [v for v in [*inside, *(v for e in core for v in e.outvars)] if v in later]
+        read = _variables([*(a for e in core for a in e.invars), *leaves])
+        once = {v: x for v, x in self.once.items() if v in read}
+        names = [v for v in self.each if v in read]
+
+        def step(state: Sequence[Any], values: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+            env = {**once, **dict(zip([*names, *inside], [*values, *state], strict=True))}
+            _evaluate(core, env)
+            return [_read(env, a) for a in leaves], [env[v] for v in kept]
+
+        last, ys = lax.scan(
+            step,
+            [self.init[c] for c in inside],
+            [self.each[v] for v in names],
+            length=self.length,
+            reverse=self.reverse,
+            unroll=self.unroll,
+        )
+        self.last.update(zip(inside, last, strict=True))
+        self.each.update(zip(kept, ys, strict=True))
+
+
+def _addends(carry: Any, leaves: Any, eqns: Sequence[JaxprEqn]) -> list[Any]:
+    """What a step adds to a carry, or nothing if the carry does not only add up."""
+    made_by = {v: e for e in eqns for v in e.outvars}
+    addends: list[Any] = []
+    total = leaves
+    while total is not carry:  # from the sum back to the carry, along the running total
+        eqn = None if isinstance(total, Literal) else made_by.get(total)
+        if eqn is None or eqn.primitive.name not in _ADDITIONS:
+            return []
+        a, b = eqn.invars
+        on_path: list[Any] = [x for x in (a, b) if x is carry or _leads_to(x, carry, made_by)]
+        if len(on_path) != 1 or on_path[0].aval.shape != carry.aval.shape:
+            return []
+        total = on_path[0]
+        addends.append(b if total is a else a)
+    return addends
+
+
+def _leads_to(atom: Any, carry: Any, made_by: Mapping[Any, JaxprEqn]) -> bool:
+    """Whether a value is the carry plus something."""
+    eqn = None if isinstance(atom, Literal) else made_by.get(atom)
+    if eqn is None or eqn.primitive.name not in _ADDITIONS:
+        return False
+    return any(x is carry or _leads_to(x, carry, made_by) for x in eqn.invars)
+
+
+def _needed(eqns: Sequence[JaxprEqn], atoms: Iterable[Any]) -> list[JaxprEqn]:
+    """The equations that some values rest on, in order."""
+    wanted = _variables(atoms)
+    out = []
+    for eqn in reversed(eqns):
+        if not wanted.isdisjoint(eqn.outvars):
+            wanted |= _variables(eqn.invars)
+            out.append(eqn)
+    return out[::-1]
+
+
+def _closure(start: Iterable[Any], reads: Mapping[Any, set[Any]]) -> set[Any]:
+    """Everything that can be reached, the start included."""
+    seen: set[Any] = set()
+    todo = list(start)
+    while todo:
+        if (c := todo.pop()) not in seen:
+            seen.add(c)
+            todo += reads[c]
+    return seen
+
+
+def _is_pinned(eqn: JaxprEqn) -> bool:
+    """Whether an equation must run step by step."""
+    return (
+        eqn.primitive.name in _PINNED
+        or _compat.has_side_effects(eqn)
+        or any(_is_pinned(e) for sub in _compat.sub_jaxprs(eqn.params) for e in sub.eqns)
+    )
+
+
+def _variables(atoms: Iterable[Any]) -> set[Any]:
+    return {a for a in atoms if not isinstance(a, Literal)}
+
+
+def _read(env: Mapping[Any, Any], atom: Any) -> Any:
+    return atom.val if isinstance(atom, Literal) else env[atom]
+
+
+def _evaluate(eqns: Iterable[JaxprEqn], env: dict[Any, Any]) -> None:
+    for eqn in eqns:
+        outs = _compat.bind_eqn(eqn, [_read(env, v) for v in eqn.invars])
+        env.update(zip(eqn.outvars, outs, strict=True))

@@ -1,0 +1,315 @@
+"""Worlds: what the costs would have been, had a choice come out otherwise.
+
+Some strategies compare costs at several values of a choice. All of them share one axis, `WORLDS`,
+of static size. World 0 is the actual one. Each other world belongs to some choice, which takes an
+alternate value there; all that follows from it follows, with common random numbers, and all else
+is as in world 0. Values that cannot differ between worlds do not have the axis.
+
+The choice publishes *charges*, a table `[worlds, lanes]` whose derivative counts: the gradient of a
+cost is its derivative in world 0, plus the sum over the worlds of the cost there, times the
+derivative of the charge (`lower`). So if, for every function h of the choice,
+
+    d E[h(x)] = E[ sum over worlds u of  h(x_u) d charge_u ],
+
+then the estimator is unbiased: h is the cost's expectation given x and all before it.
+
+How many worlds? One for each alternate value. An alternate may be taken in all lanes at once if
+each entry of each cost depends on one lane; lanes (and steps of a loop) that a cost combines are
+kept *apart*: each has worlds of its own. Choices that no cost has in common share worlds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array
+
+from ppl.compiler.influence import (
+    WORLDS,
+    Alignment,
+    Analysis,
+    Influence,
+    Order,
+    Past,
+    Site,
+    Sliced,
+    Source,
+    Stacked,
+    Worlds,
+    covered,
+    site_of,
+    source_lanes,
+)
+from ppl.compiler.tables import Val, batched, spread
+from ppl.lang.staged import Block, Eqn, Var
+
+Lane = int | Eqn
+"""A lane of a choice: one of its own batch axes, or the steps of a loop around it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Slots:
+    """The worlds that a choice owns: `alternates` for each combination of lanes kept apart.
+
+    Attributes:
+        start: the first of them.
+        loops: loops around the choice whose steps are kept apart, outermost first.
+        axes: the choice's own axes that are kept apart.
+    """
+
+    start: int
+    alternates: int
+    loops: tuple[Eqn, ...]
+    axes: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    @property
+    def per_step(self) -> int:
+        return self.alternates * math.prod(self.shape[i] for i in self.axes)
+
+    @property
+    def size(self) -> int:
+        return self.per_step * math.prod(loop.params["length"] for loop in self.loops)
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.size
+
+    def first(self, steps: Mapping[Eqn, Any]) -> Any:
+        """The first world of the current step."""
+        at: Any = 0
+        for loop in self.loops:
+            at = at * loop.params["length"] + steps[loop]
+        return self.start + at * self.per_step
+
+    def taken(self) -> np.ndarray:
+        """`[per_step, *lanes]`: which lanes take their alternate value in which world."""
+        out = np.ones((1, *self.shape), bool)
+        for i in self.axes:
+            n = self.shape[i]
+            own = np.eye(n, dtype=bool).reshape(
+                n, *(n if j == i else 1 for j in range(out.ndim - 1))
+            )
+            out = (out[:, None] & own).reshape(-1, *self.shape)
+        return np.repeat(out, self.alternates, 0)
+
+
+def allocate(
+    analysis: Analysis,
+    costs: Sequence[Var],
+    wanted: Mapping[Eqn, tuple[int, bool]],
+    lane_sizes: Callable[[Eqn], tuple[int, ...]],
+    loops: Mapping[Eqn, tuple[Eqn, ...]],
+) -> dict[Eqn, Slots]:
+    """Give each choice its worlds; choices that share no cost may share worlds.
+
+    Args:
+        wanted: for each choice, how many alternates there are, and whether an alternate replaces
+            all lanes at once however costs combine them.
+        loops: the loops around each choice, outermost first.
+    """
+    rivals: dict[Eqn, set[Eqn]] = {eqn: set() for eqn in wanted}
+    apart = {eqn: _own_past(analysis, eqn) for eqn in wanted}
+    for var in costs:
+        sources = covered(analysis.of(var).score)
+        here = {site_of(s) for s in sources} & wanted.keys()
+        for eqn in here:
+            rivals[eqn] |= here - {eqn}
+        for source, alignment in sources.items():
+            eqn = site_of(source)
+            if eqn in here and not wanted[eqn][1]:
+                apart[eqn] |= _lanes_apart(source, alignment, lane_sizes)
+    slots: dict[Eqn, Slots] = {}
+    for eqn, (alternates, _) in wanted.items():
+        axes = tuple(sorted(i for i in apart[eqn] if isinstance(i, int)))
+        around = tuple(loop for loop in loops[eqn] if loop in apart[eqn])
+        new = Slots(1, alternates, around, axes, lane_sizes(eqn))
+        slots[eqn] = _placed(new, [slots[r] for r in rivals[eqn] if r in slots])
+    return slots
+
+
+def _placed(new: Slots, others: Sequence[Slots]) -> Slots:
+    """The first worlds that do not meet those of others."""
+    start = new.start
+    for other in sorted(others, key=lambda s: s.start):
+        if start + new.size > other.start:
+            start = max(start, other.stop)
+    return replace(new, start=start)
+
+
+def _own_past(analysis: Analysis, eqn: Eqn) -> set[Lane]:
+    """Loops in which a choice depends on what it was in earlier steps.
+
+    Then the alternates of two steps cannot be taken in one world.
+    """
+    decides = [*analysis.params_of[eqn].score, *analysis.guards[eqn].score]
+    return {lane for s in decides if site_of(s) is eqn for lane in _remembered(s)}
+
+
+def _lanes_apart(
+    source: Source, alignment: Alignment, sizes: Callable[[Eqn], tuple[int, ...]]
+) -> set[Lane]:
+    """The lanes of a choice that a value combines."""
+    names, lengths = _lane_names(source), source_lanes(source, sizes)
+    mixed = {
+        name
+        for name, n, e in zip(names, lengths, alignment, strict=True)
+        if n > 1 and (e is None or e.order is not Order.EXACT)
+    }
+    return mixed | _remembered(source)
+
+
+def _remembered(source: Source) -> set[Lane]:
+    """The lanes along which a source means several draws: the earlier steps of a loop."""
+    match source:
+        case Site() | Worlds():
+            return set()
+        case Past(_, Sliced(_, inner, lane) as now):
+            return {_lane_names(inner)[lane]} | _remembered(now)
+        case Past(loop, inner):
+            return {loop} | _remembered(inner)
+    return _remembered(source.inner)
+
+
+def _lane_names(source: Source) -> tuple[Lane, ...]:
+    match source:
+        case Site(eqn):
+            return tuple(range(len(eqn.params["shape"])))
+        case Stacked(loop, inner):
+            return (loop, *_lane_names(inner))
+        case Sliced(_, inner, lane):
+            outer = _lane_names(inner)
+            return (*outer[:lane], *outer[lane + 1 :])
+        case Worlds():
+            return ()
+    return _lane_names(source.inner)
+
+
+# ---------------------------------------------------------------------------------- lowering
+
+
+@dataclass(frozen=True, eq=False)
+class Alternates:
+    """Alternate values of a choice, and what the costs are charged with there.
+
+    Attributes:
+        values: `[alternates, *lanes, *event]`.
+        charges: `[alternates, *lanes]`; only their derivatives count.
+        actual: `[*lanes]`, the charge for the value drawn.
+    """
+
+    values: Array
+    charges: Array
+    actual: Array | float = 0.0
+
+
+def worlds_of(val: Val, size: int) -> Val:
+    """The value in all worlds, as an ordinary first axis of its array."""
+    axes = tuple(a for a in val.axes if a is not WORLDS)
+    array = spread(val, (*axes, WORLDS))
+    at = len(axes)
+    return Val(jnp.broadcast_to(array, (*array.shape[:at], size, *array.shape[at + 1 :])), axes)
+
+
+def actual_world(val: Val) -> Val:
+    """The value in world 0."""
+    if WORLDS not in val.axes:
+        return val
+    at = val.axes.index(WORLDS)
+    return Val(
+        lax.index_in_dim(val.array, 0, at, keepdims=False), (*val.axes[:at], *val.axes[at + 1 :])
+    )
+
+
+def place(worlds: Array, alternates: Alternates, slots: Slots, first: Any) -> tuple[Array, Array]:
+    """Put alternate values into the worlds of a choice.
+
+    Args:
+        worlds: `[worlds, *lanes, *event]`, the choice's value in all worlds if it took none.
+        first: the first world of the current step.
+
+    Returns:
+        the values in all worlds, and the charges `[worlds, *lanes]`.
+    """
+    taken = slots.taken()
+    copies = len(taken) // slots.alternates
+    event = (1,) * (worlds.ndim - taken.ndim)
+    values = jnp.tile(alternates.values, (copies, *(1,) * (worlds.ndim - 1)))
+    values = jnp.where(taken.reshape(*taken.shape, *event), values, worlds[0])
+    charges = jnp.tile(alternates.charges, (copies, *(1,) * len(slots.shape)))
+    charges = jnp.where(taken, charges, 0)
+    lanes = (len(worlds), *slots.shape)
+    table = jnp.zeros(lanes, charges.dtype)
+    table = table.at[0].set(jnp.broadcast_to(alternates.actual, slots.shape))
+    put = lambda whole, part: lax.dynamic_update_slice_in_dim(
+        whole, part.astype(whole.dtype), first, 0
+    )
+    return put(worlds, values), put(table, charges)
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What each world adds to the derivative of a cost.
+
+    Attributes:
+        follows: whether the cost's own derivative counts there; elsewhere only charges do.
+        weights: what the derivative is multiplied by.
+    """
+
+    follows: tuple[bool, ...]
+    weights: tuple[float, ...]
+
+    def cut(self, x: Array, axis: int) -> Array:
+        """Cut the derivative of `x`, whose worlds are along `axis`, where only charges count."""
+        follows = np.reshape(self.follows, (-1, *(1,) * (x.ndim - axis - 1)))
+        return jnp.where(follows, x, lax.stop_gradient(x))
+
+    def charged(self, logp: Val) -> Val:
+        """A score choice's log-probability, in the worlds whose own derivative counts."""
+        follows = Val(np.array(self.follows), (WORLDS,))
+        return batched(lambda f, x: [jnp.where(f, x, 0)], [follows, logp])[0]
+
+
+@dataclass(frozen=True, eq=False)
+class WorldMap:
+    """Which worlds belong to which choice.
+
+    Attributes:
+        size: how many worlds there are, the actual one included.
+        moving: the values through which a derivative with respect to the parameters flows.
+    """
+
+    slots: Mapping[Eqn, Slots]
+    moving: set[Var]
+
+    @property
+    def size(self) -> int:
+        return max((s.stop for s in self.slots.values()), default=1)
+
+    def moving_names(self, eqn: Eqn) -> tuple[str, ...]:
+        """The parameters of a choice that move with those of the program."""
+        named = zip(eqn.params["names"], eqn.ins, strict=True)
+        return tuple(n for n, a in named if a in self.moving)
+
+    def shares(self, influence: Influence) -> Shares | None:
+        """What each world adds to the derivative of a cost; `None` if they are all the same."""
+        if not any(site_of(s) in self.slots for s in influence.score):
+            return None
+        rest = self.size - 1
+        return Shares((True, *(False,) * rest), (1.0,) * self.size)
+
+
+def loops_around(block: Block, outside: tuple[Eqn, ...] = ()) -> Iterator[tuple[Eqn, Any]]:
+    """Each choice, and the loops around it, outermost first."""
+    for eqn in block.eqns:
+        if eqn.kind == "site":
+            yield eqn, outside
+        within = (*outside, eqn) if eqn.kind == "scan" else outside
+        for inner in eqn.blocks:
+            yield from loops_around(inner, within)
