@@ -55,7 +55,7 @@ from ppl.compiler.tables import (
     union,
     weights,
 )
-from ppl.compiler.worlds import Shares, View
+from ppl.compiler.worlds import Shares
 from ppl.lang.seed import Keys
 from ppl.lang.staged import Atom, Block, Eqn, Lit, Var
 
