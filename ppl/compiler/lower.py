@@ -140,6 +140,8 @@ class Lowering:
         site = _site_at_itself(eqn)
         if site in self.own_log_density:
             out = self.own_log_density[site]
+        elif eqn.impl is not None:
+            out = batched(eqn.impl, [self.read(a) for a in eqn.ins])[0]
         else:
             out = log_densities([self.read(a) for a in eqn.ins], eqn.params)
         self.env[eqn.outs[0]] = out

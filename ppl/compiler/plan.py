@@ -42,8 +42,15 @@ from ppl.compiler.influence import (
 from ppl.compiler.learned import ControlVariate
 from ppl.compiler.moving import moving_values
 from ppl.compiler.region import Region
+from ppl.compiler.relaxing import relax
 from ppl.compiler.smoothness import Flow, Kink
-from ppl.compiler.strategies.base import Alternatives, Strategy, resolve, strategies
+from ppl.compiler.strategies.base import (
+    Alternatives,
+    Strategy,
+    follows_path,
+    resolve,
+    strategies,
+)
 from ppl.compiler.strategies.enumerate import joint_size, support_size
 from ppl.compiler.worlds import WorldMap, allocate, loops_around
 from ppl.errors import StrategyError, UnsupportedError, suggestion
@@ -287,6 +294,7 @@ def make_plan(
     sites = list(live_sites(staged.block))
     asked = _asked(sites, staged.sites, overrides)
     refused = dict(refused or {})
+    relax(staged, [e for e in asked if getattr(resolve(asked[e], e), "relaxes", False)])
     while True:  # each round moves at least one more planned choice to `score`
         plan = _settle(staged, sites, asked, refused)
         flow = Flow(staged, plan.strategies, plan.region)
@@ -404,7 +412,8 @@ def _asked(live: list[Eqn], every: list[Eqn], overrides: Mapping[str, Any]) -> d
 
 def _default(eqn: Eqn) -> tuple[Strategy, str]:
     """The planner's first choice."""
-    if eqn.params["family"].reparam:
+    family = eqn.params["family"]
+    if family.reparam and family.plan_reparam:
         return strategies["reparam"], f"{eqn.params['family'].reparam} reparameterisation"
     size = support_size(eqn)
     if size is not None and size <= MAX_SUPPORT:
@@ -448,7 +457,7 @@ def _draft(staged: Staged, chosen: Mapping[Eqn, Strategy], joint: set[Eqn]) -> P
 
 def _allocate(plan: Plan) -> WorldMap:
     """The worlds of the choices that have alternatives."""
-    moves = lambda eqn: plan.strategies[eqn].kind == "path"
+    moves = lambda eqn: follows_path(plan.strategies[eqn])
     unplaced = WorldMap({}, moving_values(plan.staged, moves))
     wanted: dict[Eqn, tuple[int, bool]] = {}
     for eqn, strategy in plan.strategies.items():

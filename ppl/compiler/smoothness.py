@@ -20,7 +20,7 @@ from jaxtyping import Array
 
 from ppl import _compat
 from ppl.compiler.region import Region
-from ppl.compiler.strategies.base import Strategy, strategies
+from ppl.compiler.strategies.base import Strategy, follows_path, strategies
 from ppl.lang.staged import Atom, Block, Eqn, Lit, Staged, Var, inlined, stage
 from ppl.lang.supports import Support
 
@@ -77,7 +77,7 @@ class Flow:
     """
 
     def __init__(self, staged: Staged, chosen: Mapping[Eqn, Strategy], region: Region):
-        self.pathwise = {e for e, s in chosen.items() if s.kind == "path"}
+        self.pathwise = {e for e, s in chosen.items() if follows_path(s)}
         self.region = region
         self.moves: dict[Var, dict[Eqn | None, None]] = {}
         self.noise: dict[Var, dict[Eqn, None]] = {}
@@ -129,7 +129,8 @@ class Flow:
     def _site(self, eqn: Eqn) -> None:
         var, family = eqn.outs[0], eqn.params["family"]
         moves, noise = self._union(self.moves, eqn.ins), self._union(self.noise, eqn.ins)
-        continuous = family.kind == "float" and family.name != "delta"
+        # A relaxed choice is a float, whatever its family says.
+        continuous = _is_real(var) and family.name != "delta"
         own: dict[Eqn | None, None] = {eqn: None} if moves and eqn in self.pathwise else {}
         self._set(var, own, {eqn: None} if continuous else noise)
 

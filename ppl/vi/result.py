@@ -136,6 +136,11 @@ class Fit:
             draws = np.asarray(self._values(keys, self.params, data), dtype=float)
         return Estimate(float(draws.mean()), float(draws.std(ddof=1) / np.sqrt(n)))
 
+    @property
+    def biased(self) -> list[str]:
+        """Addresses of the choices whose gradient was, or may have been, biased."""
+        return self.estimator.biased(*self.data)
+
     def explain(self) -> Explanation:
         """How the objective was compiled: strategies, costs, warnings."""
         return self.estimator.explain(*self.data)
@@ -189,4 +194,6 @@ class Fit:
     def __repr__(self) -> str:
         last = f", loss {self.losses[-1]:.6g}" if self.steps else ""
         stopped = ", interrupted" if self.interrupted else ""
-        return f"<Fit: {self.steps} steps{last}{stopped}, params {', '.join(self.params)}>"
+        biased = f", biased gradients of {', '.join(self.biased)}" if self.biased else ""
+        names = ", ".join(self.params)
+        return f"<Fit: {self.steps} steps{last}{stopped}, params {names}{biased}>"

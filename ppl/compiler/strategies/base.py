@@ -195,6 +195,11 @@ class Choice:
         return len(self.eqn.outs[0].aval.shape) - len(self.eqn.params["shape"])
 
 
+def follows_path(strategy: Strategy) -> bool:
+    """Whether a choice's value moves with the choice's parameters."""
+    return strategy.kind == "path" or getattr(strategy, "follows_path", False)
+
+
 strategies: dict[str, Strategy] = {}
 """All strategies by name, with their default options."""
 
