@@ -134,15 +134,6 @@ def log_density_values(value: Array, *params: Array, family: Family, names, even
     return jnp.broadcast_to(out, shape)
 
 
-def relaxed_log_density(value: Array, *params: Array, family: Family, names, event_ndims, **_):
-    """What a `log_density_p` equation computes for a value between those of the support."""
-    assert family.relaxation is not None
-    arrays = [jnp.asarray(p) for p in params]
-    shape = _batch_shape(value.shape, [p.shape for p in arrays], family, names, event_ndims)
-    out = family.relaxation.log_density(value, **dict(zip(names, arrays, strict=True)))
-    return jnp.broadcast_to(out, shape)
-
-
 def _log_density_jvp(primals, tangents, **static):
     # Only along the inputs that move: the derivative along another one may be infinite (that of
     # Beta(a, b) in a, at 0), and 0 * inf would be NaN.

@@ -270,6 +270,11 @@ class Fit:
 
         return save(self, path)
 
+    @property
+    def biased(self) -> list[str]:
+        """Addresses of the choices whose gradient was, or may have been, biased."""
+        return self.estimator.biased(*self.data)
+
     def explain(self, *, variance: bool = False, draws: int = 1024) -> Explanation:
         """How the objective was compiled: strategies, costs, warnings.
 
@@ -414,4 +419,6 @@ class Fit:
     def __repr__(self) -> str:
         last = f", loss {self.losses[-1]:.6g}" if self.steps else ""
         stopped = ", interrupted" if self.interrupted else ""
-        return f"<Fit: {self.steps} steps{last}{stopped}, params {', '.join(self.params)}>"
+        biased = f", biased gradients of {', '.join(self.biased)}" if self.biased else ""
+        names = ", ".join(self.params)
+        return f"<Fit: {self.steps} steps{last}{stopped}, params {names}{biased}>"
