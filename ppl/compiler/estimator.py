@@ -61,7 +61,7 @@ class Estimator:
     def with_noise(self, noise: Noise) -> Estimator:
         """The same estimator with its random numbers from elsewhere (see `Noise`)."""
         other = copy.copy(self)  # shares what is planned
-        other._noise = noise
+        other._noise, other.compiled = noise, {}
         return other
 
     # ------------------------------------------------------------------------------- staging
@@ -290,7 +290,7 @@ class Estimator:
 
         if n == 1:
             return once(key)
-        each = jax.vmap(once, axis_name=boxes.SAMPLES)(sample_keys(key, n))
+        each = jax.vmap(once, axis_name=boxes.SAMPLES)(_spread(sample_keys(key, n)))
         return jax.tree.map(lambda x: jnp.mean(x, 0), each)
 
     def value(self, key: jax.Array, params: Params, *data: Any) -> Array:
@@ -335,6 +335,14 @@ class Estimator:
         _, seen = self._run(key, params, data, state, probe=True)
         shares = {n: float(x) for n, x in seen.items() if n not in state}
         return next((n for n, share in shares.items() if not share == 0), None)
+
+
+def _spread(keys: Array) -> Array:
+    """Spread the samples over the axis `samples` of the mesh that is set, if there is one."""
+    size = jax.sharding.get_abstract_mesh().shape.get("samples", 1)
+    if size == 1 or len(keys) % size:
+        return keys
+    return jax.lax.with_sharding_constraint(keys, jax.sharding.PartitionSpec("samples"))
 
 
 def _split(data: tuple[Any, ...]) -> tuple[Any, Any]:

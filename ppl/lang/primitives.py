@@ -12,6 +12,9 @@ They stay symbolic in a staged jaxpr until a compiler pass (or `seed`) replaces 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -235,8 +238,27 @@ def bind_site(family: Family, params: dict[str, Array], *, strategy: Any, addres
     )
 
 
+_replacement: ContextVar[Callable[..., Array] | None] = ContextVar("ppl_density", default=None)
+
+
+@contextmanager
+def replacing_log_densities(rule: Callable[..., Array]) -> Iterator[None]:
+    """Let `rule(family, value, params, address)` stand in for the log-densities of choices.
+
+    The programs that run inside then add up something else, one number per lane: divergences, for
+    example.
+    """
+    token = _replacement.set(rule)
+    try:
+        yield
+    finally:
+        _replacement.reset(token)
+
+
 def bind_log_density(family: Family, value: Array, params: dict[str, Array], *, address: str):
     """The log-density of `value`, one number per lane."""
+    if (rule := _replacement.get()) is not None:
+        return rule(family, value, params, address)
     event = tuple(family.event_shape({n: p.shape for n, p in params.items()}))
     return log_density_p.bind(
         value,

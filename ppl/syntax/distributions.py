@@ -170,7 +170,9 @@ FAMILIES: dict[str, Family] = {
     "poisson": _counts(_BY_RATE, rate=_positive, log_rate=_real),
     "geometric": _counts(_BY_PROBS, logits=_real, probs=_unit),
     "negative_binomial": _counts(_BY_PROBS, total_count=_count, logits=_real, probs=_unit),
-    "zipf": Family({"power": Parameter(within=Interval(1.0, INF, True))}, Num("int", Interval(1.0))),
+    "zipf": Family(
+        {"power": Parameter(within=Interval(1.0, INF, True))}, Num("int", Interval(1.0))
+    ),
 }
 """Every distribution of the language with a fixed family."""
 

@@ -229,7 +229,10 @@ def _draw(app: App, shape: tuple[int, ...]) -> Any:
     params = family.bind(app.args, dict(app.kwargs))
     event = tuple(family.event_shape({n: p.shape for n, p in params.items()}))
     batch = shape[: len(shape) - len(event)]
-    wide = {n: jnp.broadcast_to(p, batch + p.shape[p.ndim - family.parameters[n] :]) for n, p in params.items()}
+    wide = {
+        n: jnp.broadcast_to(p, batch + p.shape[p.ndim - family.parameters[n] :])
+        for n, p in params.items()
+    }
     return app.program.sample(**wide)
 
 
@@ -449,7 +452,9 @@ def _one_less(body: ast.Block) -> Iterable[tuple[str, tuple[str, ...]]]:
 
 def choice_names(block: ast.Block) -> list[str]:
     """The addresses of the choices in a block."""
-    return list(dict.fromkeys(n.target.name for n in ast.walk((block,)) if isinstance(n, ast.Choice)))
+    return list(
+        dict.fromkeys(n.target.name for n in ast.walk((block,)) if isinstance(n, ast.Choice))
+    )
 
 
 _STATEMENTS: dict[type, Callable[[Any, Env], Any]] = {

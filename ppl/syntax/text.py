@@ -121,9 +121,7 @@ class TextObjective:
     @property
     def arguments(self) -> tuple[str, ...]:
         """The names of the data."""
-        return tuple(
-            p.name for p in self.declaration.parameters if p.type != ast.ArrayType("size")
-        )
+        return tuple(p.name for p in self.declaration.parameters if p.type != ast.ArrayType("size"))
 
     @property
     def data(self) -> tuple[Any, ...]:
@@ -228,7 +226,9 @@ def _read(source: str, name: str, directory: Path) -> Any:
         ".npz": _read_npz,
     }
     if path.suffix not in readers:
-        raise DataError(f"data {name}: {source!r} is none of {', '.join(readers)}, file.py:function")
+        raise DataError(
+            f"data {name}: {source!r} is none of {', '.join(readers)}, file.py:function"
+        )
     try:
         return readers[path.suffix](path, name)
     except (ValueError, KeyError) as e:
