@@ -92,7 +92,7 @@ class Comparison:
     @property
     def best(self) -> PlanRow:
         """The cheapest unbiased plan by variance times time."""
-        return min(self._unbiased(), key=lambda r: r.cost)
+        return min(self._unbiased(), key=lambda r: (r.cost, r.seconds))
 
     def _unbiased(self) -> list[PlanRow]:
         return [r for r in self.rows if r.refused is None and not r.biased]
@@ -248,13 +248,12 @@ def all_plans(objective: Objective, data: tuple[Any, ...]) -> dict[str, dict[str
         here = {a: name for a, names in able.items() if name in names}
         if here:
             plans[f"all {name}"] = here
-    plans = distinct_plans(objective, data, plans)
     if len(plans) > MAX_PLANS:
         raise ValueError(
             f"compare_plans: {len(able)} choices make {len(plans)} plans, more than {MAX_PLANS}; "
             "pass plans={name: strategies}"
         )
-    return plans
+    return distinct_plans(objective, data, plans)
 
 
 def distinct_plans(
