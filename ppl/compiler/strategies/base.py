@@ -14,7 +14,15 @@ from jaxtyping import Array
 
 from ppl.compiler.influence import WORLDS, Source
 from ppl.compiler.tables import Val, batched, broadcasting, log_densities
-from ppl.compiler.worlds import Alternates, Request, Slots, actual_world, place, worlds_first, worlds_of
+from ppl.compiler.worlds import (
+    Alternates,
+    Request,
+    Slots,
+    actual_world,
+    place,
+    worlds_first,
+    worlds_of,
+)
 from ppl.errors import StrategyError, suggestion
 from ppl.lang.distribution import add_strategy_method
 from ppl.lang.family import Family, Params
@@ -73,14 +81,16 @@ class View:
     Attributes:
         size: how many worlds there are.
         slots: those that the choice owns.
-        first: the first of those that are the current step's.
+        step: the number of the current step, among those kept apart.
+        pick: makes the key for picking one of the choice's alternates, the same in all steps.
         moving: names of the parameters that train.
         scored: numbers of the worlds in which the charge is the log-probability.
     """
 
     size: int
     slots: Slots
-    first: Any
+    step: Any
+    pick: Callable[[], jax.Array]
     moving: Sequence[str]
     scored: np.ndarray
 
@@ -142,6 +152,7 @@ class Choice:
         differ = [(p, r) for p, r in zip(self.params, ranks, strict=True) if WORLDS in p.axes]
         if not differ:
             return drawn
+
         def take(x: Array, *ps: Array) -> list[Array]:
             same = jnp.ones((), bool)
             for p, (_, rank) in zip(ps, differ, strict=True):
@@ -195,7 +206,7 @@ class Choice:
             if not view.slots.alternates:
                 return worlds, jnp.zeros((view.size, *view.slots.shape))
             found = alternates(key, worlds[0], params(arrays))
-            return place(worlds, found, view.slots, view.first)
+            return place(worlds, found, view.slots, view.step, view.pick)
 
         drawn = self._as_in_the_actual_world(batched(draw_all, self.params)[0])
         drawn = worlds_of(drawn, view.size)
