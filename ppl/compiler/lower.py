@@ -58,7 +58,6 @@ from ppl.compiler.tables import (
 )
 from ppl.compiler.worlds import Shares
 from ppl.lang.keys import choice_key
-from ppl.lang.primitives import relaxed_log_density
 from ppl.lang.seed import Keys
 from ppl.lang.staged import Atom, Block, Eqn, Lit, Var
 
@@ -147,12 +146,10 @@ class Lowering:
         site = _site_at_itself(eqn)
         if site in self.own_log_density:
             out = self.own_log_density[site]
+        elif eqn.impl is not None:
+            out = batched(eqn.impl, [self.read(a) for a in eqn.ins])[0]
         else:
-            vals = [self.read(a) for a in eqn.ins]
-            if eqn.ins[0] in self.plan.relaxed:
-                out = batched(lambda *xs: [relaxed_log_density(*xs, **eqn.params)], vals)[0]
-            else:
-                out = log_densities(vals, eqn.params)
+            out = log_densities([self.read(a) for a in eqn.ins], eqn.params)
         self.env[eqn.outs[0]] = out
         self._probe(eqn.params["address"], out)
 
@@ -326,15 +323,18 @@ class Lowering:
         for source, alignment in covered(score).items():
             if frontier := self.plan.frontiers.get((var, source)):
                 logp = frame.logp[source]
-                logp = shares.charged(logp, None) if shares else logp
 
                 def expected(cost: Val, given: tuple[Source, ...] = logp.axes) -> Array:
-                    return _expected(spread(cost, axes), axes, given, joint)
+                    level = spread(cost, axes)
+                    if shares:
+                        level = lax.index_in_dim(level, 0, len(axes) - 1, keepdims=True)
+                    return _expected(level, axes, (*given, WORLDS), joint)
 
-                ndim = len(var.aval.shape)
-                out.append(
-                    charge_of_others(frontier, logp, alignment, self.read, expected, axes, ndim)
-                )
+                def lay(lanes: Array, rest: Alignment, given: Any = logp.axes) -> Array:
+                    laid = Val(lay_along(lanes, len(given), rest, len(var.aval.shape)), given)
+                    return spread(shares.charged(laid, None) if shares else laid, axes)
+
+                out.append(charge_of_others(frontier, logp, alignment, self.read, expected, lay))
         return out
 
 

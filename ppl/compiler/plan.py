@@ -42,9 +42,16 @@ from ppl.compiler.influence import (
 from ppl.compiler.learned import ControlVariate
 from ppl.compiler.moving import moving_values
 from ppl.compiler.region import Region
-from ppl.compiler.relaxed import relaxed_values
+from ppl.compiler.relaxing import relax
 from ppl.compiler.smoothness import Flow, Kink
-from ppl.compiler.strategies.base import Alternatives, Strategy, resolve, strategies
+from ppl.compiler.strategies.base import (
+    Alternatives,
+    Strategy,
+    follows_path,
+    relaxes,
+    resolve,
+    strategies,
+)
 from ppl.compiler.strategies.enumerate import joint_size, support_size
 from ppl.compiler.worlds import WorldMap, allocate, loops_around
 from ppl.errors import StrategyError, UnsupportedError, suggestion
@@ -85,11 +92,10 @@ class Plan:
         asked: choices whose strategy the user gave.
         refused: choices that get `score` for want of a better strategy, and why.
         kinks: where a reparameterised draw decides something discontinuous.
-        worlds: which worlds belong to which choice of kind `"worlds"`.
-        relaxed: values of relaxed choices, as they are: floats whatever their type says.
         frontiers: where a cost combines the lanes of a choice that has per-lane baselines.
         memories: names of the states of baselines that remember, by cost.
         control_names: names of the states of control variates, by choice.
+        worlds: which worlds belong to which choice of kind `"worlds"`.
     """
 
     staged: Staged
@@ -104,11 +110,10 @@ class Plan:
     kinks: list[Kink] = field(default_factory=list)
     asked: set[Eqn] = field(default_factory=set)
     refused: dict[Eqn, str] = field(default_factory=dict)
-    worlds: WorldMap = field(default_factory=lambda: WorldMap({}, {}, set()))
-    relaxed: set[Var] = field(default_factory=set)
     frontiers: dict[tuple[Var, Source], Frontier] = field(default_factory=dict)
     memories: dict[tuple[Var, Baseline], str] = field(default_factory=dict)
     control_names: dict[Eqn, str] = field(default_factory=dict)
+    worlds: WorldMap = field(default_factory=lambda: WorldMap({}, {}, set()))
 
     @property
     def sources(self) -> list[Source]:
@@ -290,9 +295,10 @@ def make_plan(
     sites = list(live_sites(staged.block))
     asked = _asked(sites, staged.sites, overrides)
     refused = dict(refused or {})
+    relax(staged, [e for e in asked if relaxes(resolve(asked[e], e))])
     while True:  # each round moves at least one more planned choice to `score`
         plan = _settle(staged, sites, asked, refused)
-        flow = Flow(staged, plan.strategies, plan.region, plan.relaxed)
+        flow = Flow(staged, plan.strategies, plan.region)
         plan.kinks = flow.kinks
         jumps = {k.site: k for k in plan.kinks if k.can_score and k.site not in asked}
         if not jumps:
@@ -407,7 +413,8 @@ def _asked(live: list[Eqn], every: list[Eqn], overrides: Mapping[str, Any]) -> d
 
 def _default(eqn: Eqn) -> tuple[Strategy, str]:
     """The planner's first choice."""
-    if eqn.params["family"].reparam:
+    family = eqn.params["family"]
+    if family.reparam and family.plan_reparam:
         return strategies["reparam"], f"{eqn.params['family'].reparam} reparameterisation"
     size = support_size(eqn)
     if size is not None and size <= MAX_SUPPORT:
@@ -451,14 +458,12 @@ def _draft(staged: Staged, chosen: Mapping[Eqn, Strategy], joint: set[Eqn]) -> P
             return trouble
     _collect(plan)
     plan.worlds = _allocate(plan)
-    relaxed = [e for e, s in plan.strategies.items() if getattr(s, "relaxed", False)]
-    plan.relaxed = relaxed_values(staged, relaxed)
     return next(_broken_chains(plan), plan)
 
 
 def _allocate(plan: Plan) -> WorldMap:
     """The worlds of the choices that have alternatives."""
-    moves = lambda eqn: plan.strategies[eqn].kind == "path"
+    moves = lambda eqn: follows_path(plan.strategies[eqn])
     unplaced = WorldMap({}, {}, moving_values(plan.staged, moves))
     requests = {
         eqn: cast(Alternatives, strategy).request(eqn, unplaced.moving_names(eqn))
@@ -530,6 +535,8 @@ def _controlled(plan: Plan) -> Iterator[Trouble]:
     for eqn, strategy in plan.strategies.items():
         if getattr(strategy, "control", None) is not None:
             for source in plan.analysis.logp_axes(eqn):
+                if source is WORLDS:
+                    continue
                 because = f"the control variate of {eqn.params['address']} needs it drawn"
                 yield Trouble(site_of(source), because)
 

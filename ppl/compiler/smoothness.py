@@ -10,7 +10,7 @@ support must not move with the parameters: its log-density jumps at the border.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from jaxtyping import Array
 
 from ppl import _compat
 from ppl.compiler.region import Region
-from ppl.compiler.strategies.base import Strategy, strategies
+from ppl.compiler.strategies.base import Strategy, follows_path, relaxes, strategies
 from ppl.lang.staged import Atom, Block, Eqn, Lit, Staged, Var, inlined, stage
 from ppl.lang.supports import Support
 
@@ -76,16 +76,10 @@ class Flow:
         kinks: all discontinuous operations that the objective depends on.
     """
 
-    def __init__(
-        self,
-        staged: Staged,
-        chosen: Mapping[Eqn, Strategy],
-        region: Region,
-        relaxed: Set[Var] = frozenset(),
-    ):
-        self.relaxed = relaxed
-        self.pathwise = {e for e, s in chosen.items() if s.kind == "path"}
-        self.pathwise |= {e for e in chosen if e.outs[0] in relaxed}
+    def __init__(self, staged: Staged, chosen: Mapping[Eqn, Strategy], region: Region):
+        # Relaxed worlds beside the actual one are followed along the path of the relaxed value.
+        self.relaxed = {e for e, s in chosen.items() if relaxes(s) and s.kind == "worlds"}
+        self.pathwise = self.relaxed | {e for e, s in chosen.items() if follows_path(s)}
         self.region = region
         self.moves: dict[Var, dict[Eqn | None, None]] = {}
         self.noise: dict[Var, dict[Eqn, None]] = {}
@@ -114,7 +108,7 @@ class Flow:
 
     def _set(self, var: Var, moves: dict[Eqn | None, None], noise: dict[Eqn, None]) -> None:
         # A discrete value has no derivative, and where it jumps was seen where it was made.
-        real = _is_real(var) or var in self.relaxed
+        real = _is_real(var)
         self.moves[var] = moves if real else {}
         self.noise[var] = noise if real else {}
 
@@ -138,7 +132,8 @@ class Flow:
     def _site(self, eqn: Eqn) -> None:
         var, family = eqn.outs[0], eqn.params["family"]
         moves, noise = self._union(self.moves, eqn.ins), self._union(self.noise, eqn.ins)
-        continuous = (family.kind == "float" and family.name != "delta") or var in self.relaxed
+        # A relaxed choice is a float, whatever its family says.
+        continuous = _is_real(var) and family.name != "delta"
         own: dict[Eqn | None, None] = {eqn: None} if moves and eqn in self.pathwise else {}
         self._set(var, own, {eqn: None} if continuous else noise)
 
@@ -182,8 +177,10 @@ class Flow:
     ) -> None:
         needed = var in self.region.plain if self._covered is None else self._covered
         # A derivative that is cut is missing from a relaxed value's part of the estimate.
-        cut = eqn.kind == "stop_gradient" and any(s.outs[0] in self.relaxed for s in moves if s)
+        cut = eqn.kind == "stop_gradient" and not self.relaxed.isdisjoint(moves)
         jumps = cut or eqn.kind in JUMPS or (eqn.kind in INDEX_MAKERS and not _is_real(var))
+        # What a relaxed program computes instead of a jump is smooth.
+        jumps = jumps and eqn.impl is None
         if not (needed and jumps) or eqn.trusted or _in_trusted_code(eqn):
             return
         for site in moves:

@@ -63,6 +63,7 @@ class Family:
         reparam: how a draw depends on the parameters: `"explicit"` (the sampler is a smooth
             function of them), `"implicit"` (its derivative comes from the inverse-CDF theorem,
             Figurnov et al., arXiv 1805.08498), or `None`.
+        plan_reparam: whether the planner may reparameterise; else only who asks for it.
         enumerate: all values of the support, `[size, *event_shape]`, as a function of the
             parameters (arrays where they are known when the program is built, else
             `jax.ShapeDtypeStruct`s); it, or what it returns, is `None` where there is no finite
@@ -89,6 +90,7 @@ class Family:
     probability: Callable[..., Array] | None = None
     sample_with_log_density: Callable[..., tuple[Array, Array]] | None = None
     reparam: Literal["explicit", "implicit"] | None = None
+    plan_reparam: bool = True
     enumerate: Callable[[dict[str, Any]], Array | None] | None = None
     relaxation: Relaxation | None = None
     weak_derivatives: Mapping[str, WeakRule] = field(default_factory=dict)

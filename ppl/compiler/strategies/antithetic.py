@@ -40,7 +40,6 @@ class Arms:
     name: ClassVar[str] = "arms"
     baseline: ClassVar[str] = "none"
     kind: ClassVar[Kind] = "worlds"
-    relaxed: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.samples, int) or self.samples < 2:
@@ -85,7 +84,6 @@ class DisArm:
     name: ClassVar[str] = "disarm"
     baseline: ClassVar[str] = "none"
     kind: ClassVar[Kind] = "worlds"
-    relaxed: ClassVar[bool] = False
 
     def refusal(self, eqn: Eqn) -> str | None:
         return finite_refusal(eqn, self.name)
@@ -110,7 +108,6 @@ class Arm:
     name: ClassVar[str] = "arm"
     baseline: ClassVar[str] = "none"
     kind: ClassVar[Kind] = "worlds"
-    relaxed: ClassVar[bool] = False
 
     def refusal(self, eqn: Eqn) -> str | None:
         return finite_refusal(eqn, self.name)

@@ -61,13 +61,7 @@ class Strategy(Protocol):
 
 
 class Alternatives(Strategy, Protocol):
-    """A strategy of kind `"worlds"`: costs are compared at several values of the choice.
-
-    Attributes:
-        relaxed: whether its value is a float, and between those of the support in some worlds.
-    """
-
-    relaxed: ClassVar[bool]
+    """A strategy of kind `"worlds"`: costs are compared at several values of the choice."""
 
     def request(self, eqn: Eqn, moving: Sequence[str]) -> Request:
         """The worlds that it asks for, if the parameters `moving` train."""
@@ -247,6 +241,16 @@ class Choice:
     @property
     def _event_ndims(self) -> int:
         return len(self.eqn.outs[0].aval.shape) - len(self.eqn.params["shape"])
+
+
+def follows_path(strategy: Strategy) -> bool:
+    """Whether a choice's value moves with the choice's parameters."""
+    return strategy.kind == "path" or getattr(strategy, "follows_path", False)
+
+
+def relaxes(strategy: Strategy) -> bool:
+    """Whether a discrete choice becomes a float, which may lie between the values that it has."""
+    return getattr(strategy, "relaxes", False)
 
 
 strategies: dict[str, Strategy] = {}

@@ -38,7 +38,6 @@ class Local:
     name: ClassVar[str] = "local"
     baseline: ClassVar[str] = "none"
     kind: ClassVar[Kind] = "worlds"
-    relaxed: ClassVar[bool] = False
 
     def refusal(self, eqn: Eqn) -> str | None:
         return finite_refusal(eqn, "local expectation")

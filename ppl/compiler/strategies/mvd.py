@@ -39,7 +39,6 @@ class MeasureValued:
     name: ClassVar[str] = "mvd"
     baseline: ClassVar[str] = "none"
     kind: ClassVar[Kind] = "worlds"
-    relaxed: ClassVar[bool] = False
 
     def refusal(self, eqn: Eqn) -> str | None:
         family: Family = eqn.params["family"]

@@ -46,7 +46,7 @@ class Rebar:
     name: ClassVar[str] = "rebar"
     baseline: ClassVar[str] = "none"
     kind: ClassVar[Kind] = "worlds"
-    relaxed: ClassVar[bool] = True
+    relaxes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not (self.temperature > 0 and math.isfinite(self.scale)):

@@ -42,7 +42,6 @@ class Spa:
     name: ClassVar[str] = "spa"
     baseline: ClassVar[str] = "none"
     kind: ClassVar[Kind] = "worlds"
-    relaxed: ClassVar[bool] = False
 
     def refusal(self, eqn: Eqn) -> str | None:
         family = eqn.params["family"]

@@ -46,7 +46,6 @@ class UnorderedSet:
     name: ClassVar[str] = "unordered_set"
     baseline: ClassVar[str] = "none"
     kind: ClassVar[Kind] = "worlds"
-    relaxed: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.samples, int) or not 2 <= self.samples <= MAX_SET:
@@ -96,7 +95,6 @@ class SumAndSample:
     name: ClassVar[str] = "sum_and_sample"
     baseline: ClassVar[str] = "none"
     kind: ClassVar[Kind] = "worlds"
-    relaxed: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.samples, int) or self.samples < 2:
