@@ -18,8 +18,22 @@ from jax import lax
 
 from ppl.compiler import compile
 from ppl.compiler.strategies import Arms, Rebar, Spa, SumAndSample, UnorderedSet
-from ppl.lang.distributions import categorical, flip, geometric, normal, one_hot_categorical
+from ppl.errors import StrategyError
+from ppl.lang.distribution import make_distribution
+from ppl.lang.distributions import (
+    categorical,
+    flip,
+    geometric,
+    gumbel,
+    negative_binomial,
+    normal,
+    one_hot_categorical,
+    poisson,
+    weibull,
+)
+from ppl.lang.family import Family
 from ppl.lang.param import param
+from ppl.lang.weak_derivatives import moved_to
 from ppl.testing import exact_estimate
 from tests.compiler.exact import brute, check_unbiased
 from tests.compiler.test_structures import PROGRAMS, THETA
@@ -253,3 +267,62 @@ def test_choices_without_a_common_cost_share_worlds():
         return sum(jnp.exp(number(flip.mvd(t))) for _ in range(20))
 
     assert compile(objective).plan().worlds.size == 2
+
+
+# -------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda t: weibull.mvd(t, 1.0), "no measure-valued derivative in concentration"),
+        (lambda t: gumbel.mvd(t, 1.0), "Family.weak_derivatives"),
+        (lambda t: normal.spa(t, 1.0), "Family.shifts"),
+        (lambda t: number(negative_binomial.spa(t, probs=0.5)), "rate of shifts in total_count"),
+        (lambda t: number(poisson.disarm(t)), "finite support"),
+        (lambda t: number(poisson.local(t)), "finite support"),
+        (lambda t: number(categorical.rebar(t * jnp.ones(3))), "one_hot_categorical"),
+    ],
+)
+def test_refused(make, says):
+    with pytest.raises(StrategyError, match=says):
+        compile(lambda: make(param("theta", THETA))).plan()
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: Arms(1), lambda: UnorderedSet(9), lambda: SumAndSample(1), lambda: Rebar(0.0)]
+)
+def test_impossible_options(make):
+    with pytest.raises(StrategyError):
+        make()
+
+
+def test_local_expectation_is_offered_where_lanes_mix():
+    make = lambda: jnp.exp(jnp.sum(number(flip.enum(param("theta", THETA) * jnp.ones(30)))))
+    with pytest.raises(StrategyError, match="'local'"):
+        compile(make).plan()
+
+
+def test_constant_parameters_need_no_worlds():
+    objective = lambda: param("theta", THETA) * number(flip.mvd(0.3)) + normal.mvd(0.0, 1.0) ** 2
+    assert compile(objective).plan().worlds.size == 1
+
+
+def test_a_weak_derivative_of_ones_own():
+    """A family of the user's: 1 with probability theta, else 0."""
+
+    def of_theta(key, value, theta):
+        return moved_to(1.0 - value, jnp.where(value == 1.0, -1.0, 1.0))
+
+    coin = make_distribution(
+        Family(
+            "coin",
+            {"theta": 0},
+            lambda key, shape, theta: 1.0 * (jax.random.uniform(key, shape) < theta),
+            lambda value, theta: jnp.where(value == 1.0, jnp.log(theta), jnp.log(1 - theta)),
+            weak_derivatives={"theta": of_theta},
+        )
+    )
+    est = compile(lambda: jnp.exp(coin.mvd(param("theta", THETA))))
+    grad = est.grad(jax.random.key(0), est.init(jax.random.key(0)))
+    assert abs(float(grad["theta"]) - (math.e - 1)) < 1e-5
