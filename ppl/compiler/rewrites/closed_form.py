@@ -30,9 +30,9 @@ def closed_form(program: Program) -> list[Rewritten]:
     has it and w does not depend on z; so log q becomes minus the entropy, and their difference
     the Kullback-Leibler divergence.
 
-    The mean and its gradient stay; the value's variance shrinks (Rao-Blackwell). The gradient's
-    need not, for reparameterised choices close to the optimum: there the draws' parts in log q and
-    in the rest cancel, and `stl` is better.
+    The means of value and gradient stay. Their variances shrink for scored choices, but need not
+    for reparameterised ones: close to the optimum the draw's parts in log q and in the rest
+    cancel, and `stl` is better.
     """
     done = []
     for eqn, site in program.linear_log_densities():

@@ -33,7 +33,8 @@ def dreg(program: Program) -> list[Rewritten]:
     With l_k = log p(z_k) - log q(z_k; v) the gradient in v of E[h(l)] has the score part
     -E[h_k d log q(z_k; v)] (in v alone), which is -E[dh_k/dz_k dz_k/dv] = -E[h_kk dl_k/dz_k
     dz_k/dv]. Together with the path part: sum over k of (h_k - h_kk) dl_k/dz_k dz_k/dv; for
-    log-sum-exp, the squared normalised weights. All other parameters keep h_k.
+    log-sum-exp, the squared normalised weights. All other parameters keep h_k. If the l_k are a
+    constant c times that, h_kk has the factor c.
 
     Raises:
         StrategyError: there is no such function in the program, or its choices follow no path,
@@ -80,8 +81,8 @@ def _bound(program: Program, cost: Var) -> _Bound:
         raise _NotABound("the log-weights have more axes than lanes and rows")
     sites = [site_of(s) for s in influence]
     inner = _between(program, weight, sites)
-    _check_densities(weight, inner, sites)
-    return _Bound(program, cost, weight, axis, sites, inner, list(frontiers[0].eqns))
+    scale = _scale(weight, inner, sites)
+    return _Bound(program, cost, weight, axis, sites, inner, list(frontiers[0].eqns), scale)
 
 
 def _weights_of(program: Program, cost: Var, source: Source) -> Frontier:
@@ -126,31 +127,43 @@ def _between(program: Program, weight: Var, sites: Sequence[Eqn]) -> list[Eqn]:
     return list(order)
 
 
-def _check_densities(weight: Var, eqns: Sequence[Eqn], sites: Sequence[Eqn]) -> None:
-    """Refuse unless each log q(z) enters the log-weights with coefficient -1."""
-    coefficients: dict[Var, int] = {}
+def _scale(weight: Var, eqns: Sequence[Eqn], sites: Sequence[Eqn]) -> float:
+    """The c of log-weights c (log p - log q)."""
+    coefficients: dict[Var, float] = {}
     linear: set[Eqn] = set()
-    todo = [(weight, 1)]
+    todo = [(weight, 1.0)]
     while todo:
         var, sign = todo.pop()
         coefficients[var] = coefficients.get(var, 0) + sign
-        if var.eqn not in eqns or var.eqn.kind not in _LINEAR:
-            continue
-        linear.add(var.eqn)
-        signs = zip(var.eqn.ins, _LINEAR[var.eqn.kind], strict=False)
-        todo += [(a, sign * s) for a, s in signs if isinstance(a, Var)]
+        factors = _factors(var.eqn) if var.eqn in eqns else None
+        if factors is not None:
+            linear.add(var.eqn)
+            signs = zip(var.eqn.ins, factors, strict=False)
+            todo += [(a, sign * s) for a, s in signs if isinstance(a, Var)]
+    found: list[float] = []
     for site in sites:
         own = [e.outs[0] for e in eqns if e.kind == "log_density" and at_itself(e)
                and choice_of(e.ins[0]) is site]  # fmt: skip
         address = site.params["address"]
-        if sum(coefficients.get(v, 0) for v in own) != -1:
-            raise _NotABound(f"log q of {address} is not subtracted once from the log-weights")
+        found.append(-sum(coefficients.get(v, 0) for v in own))
+        if found[-1] != found[0] or not own:
+            raise _NotABound(f"log q of {address} does not enter the log-weights, or not as others")
         after = set(own)
         for eqn in eqns:
             if any(a in after for a in eqn.ins if isinstance(a, Var)):
                 after.update(eqn.outs)
                 if eqn not in linear:
                     raise _NotABound(f"log q of {address} enters '{eqn.kind}' at {eqn.where}")
+
+    return found[0]
+
+
+def _factors(eqn: Eqn) -> Sequence[float] | None:
+    """What a linear equation multiplies its operands by, or `None`."""
+    if eqn.kind == "mul":
+        numbers = [float(a.val) for a in eqn.ins if isinstance(a, Lit) and a.val.size == 1]
+        return [numbers[0]] * 2 if len(numbers) == 1 else None
+    return _LINEAR.get(eqn.kind)
 
 
 class _Bound:
@@ -165,9 +178,10 @@ class _Bound:
         sites: list[Eqn],
         inner: list[Eqn],
         outer: list[Eqn],
+        scale: float,
     ):
         self.program, self.cost, self.weight, self.axis = program, cost, weight, axis
-        self.sites, self.inner, self.outer = sites, inner, outer
+        self.sites, self.inner, self.outer, self.scale = sites, inner, outer, scale
         made = {v for e in (*inner, *outer) for v in e.outs} | {s.outs[0] for s in sites}
         reads = [a for e in (*inner, *outer) for a in e.ins if isinstance(a, Var)]
         self.given = list(dict.fromkeys(a for a in reads if a not in made))
@@ -195,7 +209,7 @@ class _Bound:
         def function(weights: Array, env: Mapping[Var, Any]) -> Array:
             return _run(self.outer, {**env, self.weight: weights})[self.cost]
 
-        return _twice(function, self.axis, along_path, in_place, env)
+        return _twice(function, self.axis, self.scale, along_path, in_place, env)
 
     def _weights(self, draws: list[Array], given: list[Array]) -> Array:
         env = dict(zip((s.outs[0] for s in self.sites), draws, strict=True))
@@ -215,9 +229,14 @@ def _run(eqns: Sequence[Eqn], env: Mapping[Var, Any]) -> dict[Var, Any]:
 
 
 def _twice(
-    function: Callable[..., Array], axis: int, along_path: Array, in_place: Array, env: Any
+    function: Callable[..., Array],
+    axis: int,
+    scale: float,
+    along_path: Array,
+    in_place: Array,
+    env: Mapping[Var, Any],
 ) -> Array:
-    """`h(l)`; its tangent has (h_k - h_kk) dl_k along the path, and h_k dl_k in place."""
+    """`h(l)`; its tangent has (h_k - scale h_kk) dl_k along the path, and h_k dl_k in place."""
     keys = list(env)
 
     @jax.custom_jvp
@@ -238,7 +257,7 @@ def _twice(
             return jax.jvp(first, (at,), (mine * d_path,))[1]
 
         twice = jnp.sum(jax.vmap(curvature)(jnp.arange(at.shape[axis])), 0)
-        return value, slope + jax.jvp(h, (at,), (d_path,))[1] - twice
+        return value, slope + jax.jvp(h, (at,), (d_path,))[1] - scale * twice
 
     return bound(along_path, in_place, [env[k] for k in keys])
 
