@@ -241,8 +241,8 @@ class Loop:
         low, body = self.low, self.body
         step = 0 if x["step"] is None else x["step"]
         frame = self.frame.inside(self.frame.keys.inside(self.eqn, step))
-        asides, low.asides = low.asides, []
         frame.steps[self.eqn] = step
+        asides, low.asides = low.asides, []
         for i, array in zip(self.plain_carry, carry["plain"], strict=True):
             low.env[body.ins[i]] = Val(array, self.entry_axes[i])
         for i, array in zip(self.plain_xs, x["plain"], strict=True):

@@ -39,6 +39,7 @@ from ppl.compiler.influence import (
     site_of,
 )
 from ppl.compiler.loops import lower_scan
+from ppl.compiler.noise import NOISE, Noise
 from ppl.compiler.plan import CannotEnumerate, Plan
 from ppl.compiler.strategies.base import Choice, View
 from ppl.compiler.tables import (
@@ -69,6 +70,7 @@ class Lowering:
         state: of the baselines and control variates, by name.
         data: the objective's arguments.
         probe: observe, for each log-density and cost, which part of its entries is not finite.
+        noise: where the random numbers come from.
     """
 
     def __init__(
@@ -79,7 +81,9 @@ class Lowering:
         state: Mapping[str, Any] | None = None,
         data: tuple[Any, ...] = (),
         probe: bool = False,
+        noise: Noise = NOISE,
     ):
+        self.noise = noise
         self.plan, self.num_samples = plan, num_samples
         self.analysis, self.region = plan.analysis, plan.region
         self.env: dict[Var, Val] = {v: Val(x) for v, x in env.items()}
@@ -96,7 +100,7 @@ class Lowering:
     def run(self, key: jax.Array) -> list[Array]:
         """Estimates of the program's results."""
         block = self.plan.staged.block
-        frame = Frame(Keys(key))
+        frame = Frame(Keys(key, make=self.noise.choice_key))
         frame.factors[WORLDS] = always(WORLDS, self.plan.worlds.size)
         self.block(block, frame)
         outs = [self.estimate_of(a) for a in block.outs]
@@ -127,11 +131,12 @@ class Lowering:
 
     def _plain(self, eqn: Eqn) -> None:
         vals = [self.read(a) for a in eqn.ins]
-        run = lambda *xs: eqn.run(xs)
         if eqn.kind in _ELEMENTWISE:
-            outs = elementwise(run, vals, scalars=eqn.kind not in ("select_n", "clamp"))
+            outs = elementwise(
+                lambda *xs: eqn.run(xs), vals, scalars=eqn.kind not in ("select_n", "clamp")
+            )
         else:
-            outs = batched(run, vals)
+            outs = batched(lambda *xs: eqn.run(xs), vals)
         self.env.update(zip(eqn.outs, outs, strict=True))
 
     def _log_density(self, eqn: Eqn, frame: Frame) -> None:
@@ -176,24 +181,26 @@ class Lowering:
             lambda logp: frame.logp.__setitem__(source, logp),
             publish_factor,
             lambda log_density: self.own_log_density.__setitem__(eqn, log_density),
+            self.noise.draw,
+            self._view(eqn, frame),
             self._learned(eqn),
             self.data,
             self.asides.append,
-            self._view(eqn, frame),
         )
         self.env[eqn.outs[0]] = plan.strategies[eqn].lower(choice)
-
-    def _learned(self, eqn: Eqn) -> Any:
-        """What the control variate of a choice learned so far."""
-        name = self.plan.control_names.get(eqn)
-        return None if name is None else self.state[name]["learned"]
 
     def _view(self, eqn: Eqn, frame: Frame) -> View | None:
         worlds = self.plan.worlds
         if eqn not in worlds.slots:
             return None
         slots = worlds.slots[eqn]
-        return View(worlds.size, slots, slots.first(frame.steps), worlds.moving_names(eqn))
+        first, moving = slots.first(frame.steps), worlds.moving_names(eqn)
+        return View(worlds.size, slots, first, moving, worlds.scored(eqn))
+
+    def _learned(self, eqn: Eqn) -> Any:
+        """What the control variate of a choice learned so far."""
+        name = self.plan.control_names.get(eqn)
+        return None if name is None else self.state[name]["learned"]
 
     # ---------------------------------------------------------------------------- estimates
 
@@ -224,8 +231,8 @@ class Lowering:
                 where = tuple(None if e is None else _exactly(alignment[e.axis]) for e in lanes)
                 wanted.setdefault(axis, where)
             laid = Val(lay_along(logp.array, len(logp.axes), alignment, ndim), logp.axes)
-            if shares and self.plan.strategies[site_of(source)].kind == "score":
-                laid = shares.charged(laid)
+            if shares:
+                laid = shares.charged(laid, self.plan.worlds.slots.get(site_of(source)))
             baseline = self.plan.baseline(var, source)
             charges.setdefault((baseline, laid.axes), []).append(laid)
         axes = union([cost, *(v for group in charges.values() for v in group)])
@@ -323,7 +330,7 @@ class Lowering:
 
                 def lay(lanes: Array, rest: Alignment, given: Any = logp.axes) -> Array:
                     laid = Val(lay_along(lanes, len(given), rest, len(var.aval.shape)), given)
-                    return spread(shares.charged(laid) if shares else laid, axes)
+                    return spread(shares.charged(laid, None) if shares else laid, axes)
 
                 out.append(charge_of_others(frontier, logp, alignment, self.read, expected, lay))
         return out

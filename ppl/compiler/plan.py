@@ -48,6 +48,7 @@ from ppl.compiler.strategies.base import (
     Alternatives,
     Strategy,
     follows_path,
+    relaxes,
     resolve,
     strategies,
 )
@@ -112,7 +113,7 @@ class Plan:
     frontiers: dict[tuple[Var, Source], Frontier] = field(default_factory=dict)
     memories: dict[tuple[Var, Baseline], str] = field(default_factory=dict)
     control_names: dict[Eqn, str] = field(default_factory=dict)
-    worlds: WorldMap = field(default_factory=lambda: WorldMap({}, set()))
+    worlds: WorldMap = field(default_factory=lambda: WorldMap({}, {}, set()))
 
     @property
     def sources(self) -> list[Source]:
@@ -299,7 +300,7 @@ def make_plan(
     sites = list(live_sites(staged.block))
     asked = _asked(sites, staged.sites, overrides)
     refused = dict(refused or {})
-    relax(staged, [e for e in asked if getattr(resolve(asked[e], e), "relaxes", False)])
+    relax(staged, [e for e in asked if relaxes(resolve(asked[e], e))])
     while True:  # each round moves at least one more planned choice to `score`
         plan = _settle(staged, sites, asked, refused)
         flow = Flow(staged, plan.strategies, plan.region)
@@ -450,8 +451,13 @@ def _draft(staged: Staged, chosen: Mapping[Eqn, Strategy], joint: set[Eqn]) -> P
     region = Region(staged.block, analysis)
     plan = Plan(staged, dict(chosen), {}, joint, analysis, region)
     checks = (
-        _remembered_states, _mixed_lanes, _mixed_parents, _large_tables, _mixed_states, _controlled,
-    )  # fmt: skip
+        _remembered_states,
+        _mixed_lanes,
+        _mixed_parents,
+        _large_tables,
+        _mixed_states,
+        _controlled,
+    )
     for check in checks:
         for trouble in check(plan):
             return trouble
@@ -463,16 +469,15 @@ def _draft(staged: Staged, chosen: Mapping[Eqn, Strategy], joint: set[Eqn]) -> P
 def _allocate(plan: Plan) -> WorldMap:
     """The worlds of the choices that have alternatives."""
     moves = lambda eqn: follows_path(plan.strategies[eqn])
-    unplaced = WorldMap({}, moving_values(plan.staged, moves))
-    wanted: dict[Eqn, tuple[int, bool]] = {}
-    for eqn, strategy in plan.strategies.items():
-        if strategy.kind == "worlds":
-            alternatives = cast(Alternatives, strategy)
-            moving = unplaced.moving_names(eqn)
-            wanted[eqn] = alternatives.count(eqn, moving), alternatives.together
+    unplaced = WorldMap({}, {}, moving_values(plan.staged, moves))
+    requests = {
+        eqn: cast(Alternatives, strategy).request(eqn, unplaced.moving_names(eqn))
+        for eqn, strategy in plan.strategies.items()
+        if strategy.kind == "worlds"
+    }
     loops = dict(loops_around(plan.staged.block))
-    slots = allocate(plan.analysis, [*plan.region.costs], wanted, plan.lane_sizes, loops)
-    return WorldMap(slots, unplaced.moving)
+    slots = allocate(plan.analysis, [*plan.region.costs], requests, plan.lane_sizes, loops)
+    return WorldMap(slots, requests, unplaced.moving)
 
 
 def _remembered_states(plan: Plan) -> Iterator[Trouble]:

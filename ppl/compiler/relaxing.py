@@ -18,8 +18,6 @@ from jaxtyping import Array
 
 from ppl import _compat
 from ppl.errors import StrategyError
-from ppl.lang.distributions._safe import safe_log, softplus
-from ppl.lang.distributions.categorical import log_probs_of
 from ppl.lang.staged import Atom, Block, Eqn, Lit, Staged, Var
 
 Rule = Callable[..., "Callable[..., Sequence[Any]] | None"]
@@ -71,15 +69,17 @@ class _Relaxing:
             if eqn.kind == "checkpoint":
                 for var, atom in zip(eqn.outs, eqn.blocks[0].outs, strict=True):
                     self.follow(var, atom)
-            elif came := [a for a in eqn.ins if self.relaxed(a)]:
+            elif came := self.among(eqn.ins):
                 self.plain(eqn, self.origin[came[0]])
-            elif any(self.relaxed(a) for b in eqn.blocks for a in b.outs):
-                inner = next(a for b in eqn.blocks for a in b.outs if self.relaxed(a))
-                raise _refusal(eqn, self.origin[inner])
+            elif leave := self.among(a for b in eqn.blocks for a in b.outs):
+                raise _refusal(eqn, self.origin[leave[0]])
+
+    def among(self, atoms: Iterable[Atom]) -> list[Var]:
+        return [a for a in atoms if isinstance(a, Var) and a in self.origin]
 
     def follow(self, var: Var, atom: Atom) -> bool:
         """Relax `var` if `atom`, of which it is a copy, is; whether that is new."""
-        if not self.relaxed(atom) or var in self.origin:
+        if isinstance(atom, Lit) or atom not in self.origin or var in self.origin:
             return False
         self.mark(var, self.origin[atom], atom in self.unit)
         return True
@@ -218,30 +218,16 @@ def _compared(relaxing: _Relaxing, eqn: Eqn):
 @rule_for("log_density")
 def _log_density(relaxing: _Relaxing, eqn: Eqn):
     """Linear in the value: the log-probability of a one, times the value, and so on."""
-    names, family = eqn.params["names"], eqn.params["family"].name
-    extended = log_densities.get(family)
-    if extended is None or any(relaxing.relaxed(a) for a in eqn.ins[1:]):
+    names, relaxation = eqn.params["names"], eqn.params["family"].relaxation
+    if relaxation is None or any(relaxing.relaxed(a) for a in eqn.ins[1:]):
         return None
     shape = eqn.outs[0].aval.shape
-    return lambda x, *ps: [jnp.broadcast_to(extended(x, dict(zip(names, ps, strict=True))), shape)]
 
+    def log_density(x: Array, *params: Array) -> list[Array]:
+        named = zip(names, map(jnp.asarray, params), strict=True)
+        return [jnp.broadcast_to(relaxation.log_density(x, **dict(named)), shape)]
 
-def _binary_log_density(x: Array, params: dict[str, Array]) -> Array:
-    if "logits" in params:
-        return x * params["logits"] - softplus(params["logits"])
-    p = params["p"] if "p" in params else params["probs"]
-    return x * safe_log(p) + (1 - x) * safe_log(1 - p)
-
-
-def _one_hot_log_density(x: Array, params: dict[str, Array]) -> Array:
-    return jnp.sum(x * log_probs_of(params.get("logits"), params.get("probs")), -1)
-
-
-log_densities = {
-    "flip": _binary_log_density,
-    "bernoulli": _binary_log_density,
-    "one_hot_categorical": _one_hot_log_density,
-}
+    return log_density
 
 
 def _real(x: Any) -> Array:

@@ -10,6 +10,7 @@ import jax
 from genjax.core import GFI, get_choices
 
 from ppl.errors import UnsupportedError
+from ppl.lang.inline import Inline
 
 
 class Combinators:
@@ -81,10 +82,16 @@ def choice_shapes(gen_fn: GFI, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 
 def no_empty(choices: Any) -> Any:
-    """Nested choices without the entries of programs that make no choice (`factor`)."""
+    """Nested choices without the entries of programs that make no choice (`factor`).
+
+    Those of programs that run `inline` stand among their caller's.
+    """
     if not isinstance(choices, dict):
         return choices
-    inner = {address: no_empty(value) for address, value in choices.items()}
+    inner: dict[str, Any] = {}
+    for address, value in choices.items():
+        value = no_empty(value)
+        inner |= (value or {}) if isinstance(address, Inline) else {address: value}
     return {address: value for address, value in inner.items() if not _is_empty(value)}
 
 

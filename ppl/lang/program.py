@@ -13,10 +13,11 @@ from collections.abc import Callable
 from typing import Any
 
 import genjax
-from genjax.core import Assess, Tr, Update, handler_stack
+from genjax.core import Assess, Generate, Regenerate, Tr, Update, handler_stack
 
 from ppl.errors import AddressError, suggestion
 from ppl.lang.gfi import Combinators, name_of, no_empty, takes_value
+from ppl.lang.inline import Inline
 from ppl.lang.interop import as_program, converts
 from ppl.lang.mask import Mask, masked_by
 from ppl.lang.scope import address_of_choice, current_address, scope
@@ -106,6 +107,16 @@ def _from_genjax(fn: genjax.Fn) -> Program:
     return fn if isinstance(fn, Program) else gen(fn.source.value)
 
 
+@dataclasses.dataclass
+class _Everywhere:
+    """Any address leads to the whole selection."""
+
+    selection: Any
+
+    def match(self, address: str) -> tuple[bool, Any]:
+        return True, self.selection
+
+
 class _Scoped:
     """Runs GenJAX's handler for each choice inside the choice's address, and checks addresses."""
 
@@ -124,6 +135,8 @@ class _Scoped:
             handler.choice_map = {**handler.trace.get_choices(), **self.given}
 
     def __call__(self, address: str, gen_fn: Any, args: tuple, kwargs: dict | None = None) -> Any:
+        if isinstance(address, Inline):
+            return self._inline(address, masked_by(as_program(gen_fn), self.mask), args, kwargs)
         with scope(address):
             if address in self.seen:
                 raise AddressError(
@@ -136,6 +149,30 @@ class _Scoped:
             if isinstance(self.handler, Assess | Update):
                 self._complete(address, gen_fn)
             return self.handler(address, gen_fn, args, kwargs or {})
+
+    def _inline(self, place: Inline, gen_fn: Any, args: tuple, kwargs: dict | None) -> Any:
+        """Run a program whose choices stand among ours, and have no address in front."""
+        for address in place.addresses:
+            if address in self.seen:
+                raise AddressError(
+                    f"the address {address!r} is used twice in one program",
+                    address=address_of_choice(address),
+                    fix="give each choice its own name",
+                )
+        self.seen |= {place, *place.addresses}
+        if isinstance(self.handler, Generate | Assess | Update):
+            given = self.handler.choice_map
+            own = {a: given[a] for a in place.addresses if a in given}
+            self.handler.choice_map = {**given, place: own}
+        if isinstance(self.handler, Regenerate):
+            # GenJAX's handler asks the selection for the part below an address: here there is none.
+            selection, handler = self.handler.s, self.handler
+            handler.s = _Everywhere(selection)
+            try:
+                return handler(place, gen_fn, args, kwargs or {})
+            finally:
+                handler.s = selection
+        return self.handler(place, gen_fn, args, kwargs or {})
 
     def _complete(self, address: str, gen_fn: Any) -> None:
         """Let a program without choices be left out of those given.

@@ -94,10 +94,9 @@ _SHAPES = ("reshape", "broadcast_in_dim", "squeeze", "expand_dims", "transpose",
 def _same(a: Atom, b: Atom) -> bool:
     """Whether two atoms have the same value; sees through changes of shape, which `vmap` makes
     of a choice's parameters and of its density's apart."""
-    if isinstance(a, Lit) or isinstance(b, Lit):
-        both = isinstance(a, Lit) and isinstance(b, Lit)
-        return both and a.aval == b.aval and bool(np.all(a.val == b.val))
-    if a is b or a.eqn is None or b.eqn is None:
+    if isinstance(a, Lit) and isinstance(b, Lit):
+        return a.aval == b.aval and bool(np.all(a.val == b.val))
+    if isinstance(a, Lit) or isinstance(b, Lit) or a is b or a.eqn is None or b.eqn is None:
         return a is b
     alike = a.eqn.kind == b.eqn.kind in _SHAPES and a.eqn.params == b.eqn.params
     return alike and all(map(_same, a.eqn.ins, b.eqn.ins))

@@ -135,10 +135,11 @@ def _scale(weight: Var, eqns: Sequence[Eqn], sites: Sequence[Eqn]) -> float:
     while todo:
         var, sign = todo.pop()
         coefficients[var] = coefficients.get(var, 0) + sign
-        factors = _factors(var.eqn) if var.eqn in eqns else None
-        if factors is not None:
-            linear.add(var.eqn)
-            signs = zip(var.eqn.ins, factors, strict=False)
+        eqn = var.eqn
+        factors = _factors(eqn) if eqn is not None and eqn in eqns else None
+        if eqn is not None and factors is not None:
+            linear.add(eqn)
+            signs = zip(eqn.ins, factors, strict=False)
             todo += [(a, sign * s) for a, s in signs if isinstance(a, Var)]
     found: list[float] = []
     for site in sites:

@@ -11,6 +11,7 @@ from ppl.compiler.strategies.gumbel_softmax import GumbelSoftmax as GumbelSoftma
 from ppl.compiler.strategies.gumbel_softmax import StraightThrough as StraightThrough
 from ppl.compiler.strategies.local import Local as Local
 from ppl.compiler.strategies.mvd import MeasureValued as MeasureValued
+from ppl.compiler.strategies.rebar import Rebar as Rebar
 from ppl.compiler.strategies.rejection import Rejection as Rejection
 from ppl.compiler.strategies.reparam import Reparam as Reparam
 from ppl.compiler.strategies.score import Lax as Lax

@@ -11,7 +11,6 @@ from jax import lax
 from jaxtyping import Array
 
 from ppl.compiler.learned.relaxed import relaxations
-from ppl.compiler.relaxing import log_densities
 from ppl.compiler.strategies.base import Choice, Kind, register
 from ppl.compiler.tables import Val, batched
 from ppl.errors import StrategyError
@@ -28,10 +27,10 @@ class _Relaxed:
     relaxes: ClassVar[bool] = True
 
     def refusal(self, eqn: Eqn) -> str | None:
-        name = eqn.params["family"].name
-        if name == "categorical":
+        family = eqn.params["family"]
+        if family.name == "categorical":
             return "an index cannot be relaxed; one_hot_categorical's vectors can"
-        return None if name in log_densities else f"{name} has no continuous relaxation"
+        return None if family.relaxation else f"{family.name} has no continuous relaxation"
 
     def lower(self, choice: Choice) -> Val:
         key, static = choice.new_key(), choice.eqn.params

@@ -1,7 +1,7 @@
 """Baselines: unbiased in every construct, and with less variance than those before them.
 
-|z| < 5.5 (false-alarm rate 4e-8) with as many draws as it takes to see a bias of 3 %, or of
-10 % where all constructs are tested at once.
+|z| < 5.5 (false-alarm rate 4e-8) with as many draws as it takes to see a bias of 3 %, or of 10 %
+where all constructs are tested at once.
 """
 
 from __future__ import annotations
