@@ -166,7 +166,7 @@ def train_with_numpyro(steps: int) -> dict[str, tuple[dict[str, float], float]]:
     def naive_from(x: float) -> Any:
         def guide() -> None:
             for name, start in (("x", x), ("y", 0.0)):
-                scale = jnp.exp(numpyro.param(f"log_{name}", 1.0))
+                scale = jnp.exp(jnp.asarray(numpyro.param(f"log_{name}", 1.0)))
                 numpyro.sample(name, dist.Normal(numpyro.param(f"{name}_loc", start), scale))
 
         return guide
@@ -174,7 +174,7 @@ def train_with_numpyro(steps: int) -> dict[str, tuple[dict[str, float], float]]:
     def ring() -> None:
         angle = 2 * jnp.pi * numpyro.sample("u", dist.Uniform(0.0, 1.0))
         for name, loc in (("x", jnp.cos(angle)), ("y", jnp.sin(angle))):
-            scale = jnp.exp(numpyro.param(f"log_{name}", 0.0))
+            scale = jnp.exp(jnp.asarray(numpyro.param(f"log_{name}", 0.0)))
             numpyro.sample(name, dist.Normal(jnp.sqrt(Z) * loc, scale))
 
     runs = {
