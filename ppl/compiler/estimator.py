@@ -20,6 +20,7 @@ from ppl.compiler.lower import Lowering
 from ppl.compiler.noise import NOISE, Noise
 from ppl.compiler.objective import Objective, as_objective
 from ppl.compiler.plan import CannotEnumerate, Plan, make_plan
+from ppl.compiler.variance import gradient_variance
 from ppl.errors import AddressError, BiasWarning, ShapeError, StrategyError, suggestion
 from ppl.lang.keys import sample_keys
 from ppl.lang.seed import param_leaves
@@ -60,7 +61,7 @@ class Estimator:
     def with_noise(self, noise: Noise) -> Estimator:
         """The same estimator with its random numbers from elsewhere (see `Noise`)."""
         other = copy.copy(self)  # shares what is planned
-        other._noise = noise
+        other._noise, other.compiled = noise, {}
         return other
 
     # ------------------------------------------------------------------------------- staging
@@ -145,10 +146,30 @@ class Estimator:
         sites = [*(k.site for k in plan.kinks), *plan.biased]
         return list(dict.fromkeys(e.params["address"] for e in sites))
 
-    def explain(self, *data: Any) -> Explanation:
-        """What the compiler does with the objective, and why; prints as text."""
+    def explain(
+        self,
+        *data: Any,
+        variance: bool = False,
+        params: Params | None = None,
+        key: jax.Array | None = None,
+        draws: int = 1024,
+    ) -> Explanation:
+        """What the compiler does with the objective, and why; prints as text.
+
+        Args:
+            variance: measure the gradient's variance, and the part that each choice has in it
+                (see `GradientVariance`).
+            params: where to measure; the initial parameters if `None`.
+            key: for the measurement; `jax.random.key(0)` if `None`.
+            draws: gradients to measure with, about; each takes one more for each address.
+        """
         data = data or self.objective.data
-        return explain(self.objective.name, self.plan(*data), self.num_samples(*data))
+        measured = None
+        if variance:
+            key = jax.random.key(0) if key is None else key
+            params = self.init(key, *data) if params is None else params
+            measured = gradient_variance(self, params, data, key, draws)
+        return explain(self.objective.name, self.plan(*data), self.num_samples(*data), measured)
 
     # ---------------------------------------------------------------------------- parameters
 
@@ -269,7 +290,7 @@ class Estimator:
 
         if n == 1:
             return once(key)
-        each = jax.vmap(once, axis_name=boxes.SAMPLES)(sample_keys(key, n))
+        each = jax.vmap(once, axis_name=boxes.SAMPLES)(_spread(sample_keys(key, n)))
         return jax.tree.map(lambda x: jnp.mean(x, 0), each)
 
     def value(self, key: jax.Array, params: Params, *data: Any) -> Array:
@@ -314,6 +335,14 @@ class Estimator:
         _, seen = self._run(key, params, data, state, probe=True)
         shares = {n: float(x) for n, x in seen.items() if n not in state}
         return next((n for n, share in shares.items() if not share == 0), None)
+
+
+def _spread(keys: Array) -> Array:
+    """Spread the samples over the axis `samples` of the mesh that is set, if there is one."""
+    size = jax.sharding.get_abstract_mesh().shape.get("samples", 1)
+    if size == 1 or len(keys) % size:
+        return keys
+    return jax.lax.with_sharding_constraint(keys, jax.sharding.PartitionSpec("samples"))
 
 
 def _split(data: tuple[Any, ...]) -> tuple[Any, Any]:

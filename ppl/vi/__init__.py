@@ -12,6 +12,8 @@ from ppl.compiler.strategies import Enumerate as Enumerate
 from ppl.compiler.strategies import Reparam as Reparam
 from ppl.compiler.strategies import Score as Score
 from ppl.vi.checkpoint import Checkpoint as Checkpoint
+from ppl.vi.compare import Comparison as Comparison
+from ppl.vi.compare import compare_plans as compare_plans
 from ppl.vi.convergence import Convergence as Convergence
 from ppl.vi.diagnostics import Importance as Importance
 from ppl.vi.diagnostics import compare as compare

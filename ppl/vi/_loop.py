@@ -186,9 +186,13 @@ class Loop:
         self._bound = jax.jit(self._constrain)
         self._gradient = jax.jit(lambda *args: self._loss_and_gradient(*args)[:2])
 
-    def start(self, inputs: Inputs, params: list[Params]) -> State:
-        """The state before the first step, from the start values of each restart."""
-        data = self._data(inputs, self._first_order(inputs), 0, 0)
+    def start(self, inputs: Inputs, params: list[Params], data: tuple[Any, ...]) -> State:
+        """The state before the first step.
+
+        Args:
+            params: start values of each restart.
+            data: of one step.
+        """
         unconstrained = [self._estimator.unconstrain(p, *data) for p in params]
         # A weakly typed leaf would come back strongly typed, and compile everything twice.
         unconstrained = jax.tree.map(lambda x: jnp.asarray(x, x.dtype), unconstrained)
@@ -219,11 +223,12 @@ class Loop:
 
     def run(self, inputs: Inputs, state: State, first: int, count: int) -> Made:
         """Make `count` steps from step number `first`."""
-        return self._run(inputs, state, jnp.int32(first), jnp.int32(count))
+        # NumPy's numbers belong to no device, and so go along with arrays on any mesh.
+        return self._run(inputs, state, np.int32(first), np.int32(count))
 
     def locate(self, inputs: Inputs, state: State, first: int, stop: int) -> tuple[int, State]:
         """The first step whose loss or result is not finite (or `stop`), and the state before."""
-        index, before = self._locate(inputs, state, jnp.int32(first), jnp.int32(stop))
+        index, before = self._locate(inputs, state, np.int32(first), np.int32(stop))
         return int(index), before
 
     def loss_and_gradient(

@@ -52,7 +52,8 @@ def as_checkpoint(given: Any) -> Checkpoint | None:
         checkpoint = Checkpoint(Path(given))
     else:
         raise TypeError(f"vi.fit: checkpoint is a folder or a vi.Checkpoint, not {given!r}")
-    if checkpoint is not None and min(checkpoint.every or 1, checkpoint.keep) < 1:
+    every = None if checkpoint is None else checkpoint.every
+    if checkpoint is not None and min(checkpoint.keep, 1 if every is None else every) < 1:
         raise ValueError(f"vi.fit: {checkpoint}: every and keep must be at least 1")
     return checkpoint
 
@@ -98,7 +99,7 @@ class Checkpoints:
             return
         self._last = step
         windows = None if run.windows is None else run.windows.kept
-        arrays = {"state": run.made.state, "losses": run.losses, "windows": windows}
+        arrays = run.made.state, run.losses, windows
         args = self._ocp.args
         leaves = {f"{i:05d}": _plain(x) for i, x in enumerate(jax.tree.leaves(arrays))}
         meta = {"identity": self._identity, "place": run.made.place}

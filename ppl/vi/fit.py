@@ -165,6 +165,7 @@ def fit(
             loop,
             _inputs(feed, keys(step_key), arrays[0], mesh),
             starts,
+            feed.batch,
             steps,
             stream=feed.stream,
             mesh=mesh,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -314,7 +315,7 @@ def test_a_fit_starts_where_the_density_is_high():
         normal(z, 0.1) @ "y"
 
     for guide in (vi.mean_field, vi.full_rank):
-        made = guide(model, observed={"y": 50.0})
+        made: Any = guide(model, observed={"y": 50.0})
         starts = [
             float(jnp.sum(made.start(k)[f"{n}.loc"]))
             for k in jax.random.split(jax.random.key(0), 20)
