@@ -46,6 +46,7 @@ from ppl.vi.objectives import diwhvi as diwhvi
 from ppl.vi.objectives import dual as dual
 from ppl.vi.objectives import elbo as elbo
 from ppl.vi.objectives import f_divergence as f_divergence
+from ppl.vi.objectives import fivo as fivo
 from ppl.vi.objectives import forward_kl as forward_kl
 from ppl.vi.objectives import hvi as hvi
 from ppl.vi.objectives import iwelbo as iwelbo
