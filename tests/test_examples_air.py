@@ -79,9 +79,9 @@ def test_every_method_has_the_strategies_it_says(method):
     choices = estimator.explain(jnp.zeros((2, scenes.CANVAS, scenes.CANVAS))).choices
     found = {c.address.removeprefix("guide/"): c.strategy for c in choices}
     expected = {
-        "enumerated": ["enum"] * 3,
-        "measure-valued": ["mvd"] * 3,
-        "measure-valued twice, then enumerated": ["mvd", "mvd", "enum"],
+        "enum": ["enum"] * 3,
+        "mvd": ["mvd"] * 3,
+        "mvd, mvd, enum": ["mvd", "mvd", "enum"],
     }
     flips = expected.get(method.name.partition(", ")[2], ["score"] * 3)
     assert [found.pop(f"more{i}") for i in range(air.LOOKS)] == flips
