@@ -132,7 +132,7 @@ PLAIN_SCORE, SCORE = {"guide/more*": vi.Score("none")}, {"guide/more*": "score"}
 ELBO, IWELBO = per_canvas(vi.elbo), per_canvas(vi.iwelbo, particles=2)
 WAKE = per_canvas(vi.reweighted_wake_sleep, particles=10)
 
-# "score" alone is the paper's: one sample, no baseline. With four, each is a baseline of the others.
+# "score" alone is the paper's: one sample, no baseline. Of four, each has the others as baseline.
 METHODS = [
     Method("ELBO, enum", ELBO, ENUM, paper=(6.22, 634.4, 0.984)),
     Method("ELBO, mvd", ELBO, MVD, paper=(1.74, 634.7, 0.984)),
