@@ -313,7 +313,12 @@ def _shape(t: Num) -> str:
 
 
 _KINDS = ("bool", "int", "real")
-_ALSO = {"lower_cholesky": ("correlation_cholesky",)}
+_ALSO = {
+    "lower_cholesky": ("correlation_cholesky", "identity"),
+    "correlation_cholesky": ("identity",),
+    "positive_definite": ("identity",),
+}
+"""Structures that are others as well."""
 
 
 def _misfit_num(

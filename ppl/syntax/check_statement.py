@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -150,7 +150,7 @@ class Statements:
 
     def _value(self, e: ast.Expr, scope: Scope) -> Type:
         found = self.expr(e, scope)
-        if isinstance(found, Dist | Prog):
+        if isinstance(found, Dist | Prog) and scope.kind != "objective":
             return self.error(
                 e, f"{found} is not a value", fix="draw from it with ~, or sim(...) in an objective"
             )
@@ -357,5 +357,3 @@ def _same_shape(a: Type, b: Type) -> bool:
     return isinstance(a, Num) and isinstance(b, Num) and a.shape == b.shape
 
 
-def _names(items: Iterable[str]) -> str:
-    return ", ".join(items)

@@ -90,6 +90,7 @@ class Module:
         self.consts: dict[str, Any] = {}
         self.programs: dict[str, Any] = {}
         self.objectives: dict[str, Any] = {}
+        self.sized: dict[tuple[str, tuple[int, ...]], Any] = {}
         for d in file.declarations:
             if isinstance(d, ast.Import):
                 continue
@@ -115,6 +116,28 @@ class Module:
             self.programs[d.name] = lang.gen(run)
         else:
             self.objectives[d.name] = run
+
+    def apply(self, d: ast.Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> App:
+        """A program with its arguments.
+
+        Sizes become part of the program: its arguments are arrays, which may be traced.
+        """
+        names = [p.name for p in d.parameters]
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        given = {n: given[n] for n in names}
+        sizes = {p.name: given.pop(p.name) for p in d.parameters if p.type == ast.ArrayType("size")}
+        if not sizes:
+            return App(self.programs[d.name], tuple(given.values()))
+        key = (d.name, tuple(sizes.values()))
+        if key not in self.sized:
+            rest = tuple(given)
+
+            def run(*arrays: Any) -> Any:
+                return self.run(d, (), {**dict(zip(rest, arrays, strict=True)), **sizes})
+
+            run.__name__ = run.__qualname__ = d.name
+            self.sized[key] = lang.gen(run)
+        return App(self.sized[key], tuple(given.values()))
 
     def run(self, d: ast.Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run the statements of a declared program; its result."""
@@ -574,7 +597,7 @@ def _declared(e: ast.Call, env: Env) -> Any:
         return (lang.param(d.name, function) if d.network else function)(*given)
     assert isinstance(d, ast.Program)
     if d.kind in ("model", "guide"):
-        return App(home.programs[d.name], args, kwargs)
+        return home.apply(d, args, kwargs)
     return home.run(d, args, kwargs)
 
 

@@ -159,15 +159,22 @@ class TextObjective:
         names = [p.name for p in self.declaration.parameters]
         bound = elaborate.bind(self.__name__, self.declaration.parameters, (), given)
         env.names.update({n: x for n, x in bound.items() if n in names or isinstance(x, int)})
+        lets = [s for s in self.declaration.body.statements if isinstance(s, ast.Let)]
+        named = {s.target.name: s.value for s in lets}
         for node in ast.walk(self.declaration.body):
             position = {"sim": 0, "elbo": 1, "iwelbo": 1}.get(getattr(node, "function", ""))
-            if position is not None:
-                call = node.positional()[position]  # type: ignore[attr-defined]
-                used = {n.name for n in ast.walk((call,)) if isinstance(n, ast.Name)}
-                if used <= env.names.keys() | self.module.consts.keys() | self.module.homes.keys():
-                    app = elaborate.value(call, env)
-                    if not app.kwargs:
-                        return app.program, app.args
+            if position is None:
+                continue
+            call = node.positional()[position]  # type: ignore[attr-defined]
+            if isinstance(call, ast.Name):
+                call = named.get(call.name, call)
+            used = {n.name for n in ast.walk((call,)) if isinstance(n, ast.Name)}
+            known = env.names.keys() | self.module.consts.keys() | self.module.homes.keys()
+            methods = {f.name for n in ast.walk((call,)) if isinstance(n, ast.Record) for f in n.fields}
+            if used <= known | methods:
+                app = elaborate.value(call, env)
+                if isinstance(app, elaborate.App):
+                    return app.program, app.args
         return None
 
 

@@ -1,0 +1,1 @@
+"""The command line: `ppl check|fmt|explain|fit|sample`. Start at `main`."""
