@@ -101,7 +101,8 @@ class Calls:
 
     def _call_declared(self, e: ast.Call, scope: Scope) -> Type:
         signature = self.signature(e.function)
-        assert signature is not None
+        if signature is None:
+            return UNKNOWN
         sizes: dict[str, Size] = {}
         random = False
         for name, (node, found) in self._bind(e, signature, scope).items():

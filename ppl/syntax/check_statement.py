@@ -85,8 +85,6 @@ class Statements:
                 f"the choice {s.target.name!r} is made once in each run of the loop",
                 fix=f"write {s.target.name}[{', '.join(loops)}] ~ ...",
             )
-        if s.target.name in scope.choices:
-            self.error(s.target, f"the choice {s.target.name!r} is made twice")
         value, choices = self._drawn(s, program, scope)
         self.define(s.target, value, scope)
         sizes = [l.size for l in scope.loops]

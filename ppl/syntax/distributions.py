@@ -123,7 +123,9 @@ FAMILIES: dict[str, Family] = {
     "chi2": _on(POSITIVE, df=_positive),
     "exponential": _on(NONNEGATIVE, rate=_positive),
     "weibull": _on(NONNEGATIVE, concentration=_positive, scale=_positive),
-    "von_mises": _on(Interval(-math.pi, math.pi), loc=_real, concentration=_positive),
+    "von_mises": _on(
+        Interval(-math.pi, math.pi), reparam=False, loc=_real, concentration=_positive
+    ),
     "dirichlet": Family(
         {"concentration": Parameter(rank=1, within=POSITIVE)},
         Num("real", UNIT, event="simplex"),

@@ -9,6 +9,7 @@ mapped argument, not as an index into it: the compiler then knows that lanes are
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,10 +23,10 @@ from ppl import lang
 from ppl.errors import PplError
 from ppl.lang import supports
 from ppl.syntax import ast
+from ppl.syntax.diagnostics import Source
 from ppl.syntax.distributions import FAMILIES
 from ppl.syntax.functions import FUNCTIONS
 from ppl.syntax.functions_jax import JAX
-from ppl.syntax.types import EVENTS, NUMBERS
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,11 @@ class Module:
     def __init__(
         self,
         file: ast.File,
+        source: Source,
         imported: Mapping[str, Module],
         externs: Callable[[str], Callable[..., Any]],
     ):
+        self.source = source
         self.declarations: dict[str, ast.Declaration] = {}
         self.homes: dict[str, Module] = dict(imported)
         self.externs: dict[str, Any] = {}
@@ -106,6 +109,16 @@ class Module:
             for mine, theirs in ((self.consts, home.consts), (self.programs, home.programs)):
                 if name in theirs:
                     mine.setdefault(name, theirs[name])
+
+    def at(self, statement: ast.Statement, run: Callable[[], Any]) -> Any:
+        """Run a statement so that tracebacks and JAX see its line of the text.
+
+        The frame in between has the text's name and line, as if the text were Python.
+        """
+        if statement.span == ast.NOWHERE:
+            return run()
+        line, _ = self.source.position(statement.span[0])
+        return eval(_code(self.source.path, line), {"run": run})
 
     def _add_program(self, d: ast.Program) -> None:
         def run(*args: Any, **kwargs: Any) -> Any:
@@ -145,6 +158,12 @@ class Module:
         env = Env(self, numbers={id(n): i for i, n in enumerate(factors)})
         env.names.update(bind(d.name, d.parameters, args, kwargs))
         return run_block(d.body, env)
+
+
+@functools.cache
+def _code(path: str, line: int) -> Any:
+    code = compile("\n" * (line - 1) + "run()", path, "eval")
+    return code.replace(co_name="text", co_qualname="text")
 
 
 def bind(
@@ -206,7 +225,7 @@ def run_block(block: ast.Block, env: Env) -> Any:
     """Run statements; the value of `return`, if there is one."""
     result = None
     for s in block.statements:
-        result = _STATEMENTS[type(s)](s, env)
+        result = env.module.at(s, lambda s=s: _STATEMENTS[type(s)](s, env))
     return result
 
 
@@ -301,7 +320,7 @@ class _Seen:
         used = {n.name for n in ast.walk(nodes) if isinstance(n, ast.Name)}
         known = {n: x for n, x in env.names.items() if n in used}
         arrays = {n: x for n, x in known.items() if _is_dynamic(x)}
-        entries = {_key(*k): x for k, x in env.entries.items() if k[0] in used}
+        entries = {_key(*k): x for k, x in env.entries.items() if _root(k[0]) in used}
         static = {n: x for n, x in known.items() if n not in arrays}
         mapped: dict[Any, Any] = {}
         for node in ast.walk(nodes):
@@ -339,14 +358,17 @@ def _is_dynamic(x: Any) -> bool:
 
 def _mapped(node: ast.Index, env: Env, variable: str, size: int) -> dict[str, Any]:
     """`x[i, ...]` in a loop over i: the array x, of which each run sees one entry."""
-    if not isinstance(node.base, ast.Name):
+    name = _path(node.base)
+    if name is None or _root(name) not in env.names.keys() | {n for n, _ in env.entries}:
         return {}
     indices = tuple(i.name if isinstance(i, ast.Name) else "" for i in node.indices)
     if variable not in indices:
         return {}
     known = indices[: indices.index(variable)]
-    name = node.base.name
-    array = env.entries.get((name, known)) if known else env.names.get(name)
+    if known:
+        array = env.entries.get((name, known))
+    else:
+        array = value(node.base, env) if _root(name) in env.names else None
     if array is None or not isinstance(array, jax.Array | np.ndarray) or len(jnp.shape(array)) == 0:
         return {}
     if array.shape[0] < size:
@@ -355,6 +377,18 @@ def _mapped(node: ast.Index, env: Env, variable: str, size: int) -> dict[str, An
             because=f"{variable} goes up to {size - 1}, and {name} has {array.shape[0]} entries",
         )
     return {_key(name, (*known, variable)): array[:size] if array.shape[0] > size else array}
+
+
+def _path(e: ast.Expr) -> str | None:
+    """A name, or a field of a record that has one, `z.theta`."""
+    if isinstance(e, ast.Field):
+        base = _path(e.base)
+        return None if base is None else f"{base}.{e.name}"
+    return e.name if isinstance(e, ast.Name) else None
+
+
+def _root(path: str) -> str:
+    return path.partition(".")[0]
 
 
 def _body(statement: Any, env: Env, seen: _Seen, run: Callable[..., Any]) -> Any:
@@ -439,14 +473,10 @@ def _if(s: ast.If, env: Env) -> None:
 
     choices = dict.fromkeys(a for b in blocks for a in choice_names(b))
     program = lang.cond(*map(branch, blocks))
-    app = program(value(s.condition, env), _promoted(seen.shared()))
+    app = program(value(s.condition, env), seen.shared())
     names, entries = app @ lang.inline(*choices)
     env.names.update(names)
     env.entries.update({_unkey(k): x for k, x in entries.items()})
-
-
-def _promoted(shared: Any) -> Any:
-    return shared
 
 
 def _defined(block: ast.Block) -> Iterable[tuple[str, tuple[str, ...]]]:
@@ -515,11 +545,11 @@ def _index(e: ast.Index, env: Env) -> Any:
 
 def _entry(e: ast.Index, env: Env) -> tuple[Any, tuple[ast.Expr, ...]]:
     """What is indexed, and the indices left: loops' own entries are at hand already."""
-    if isinstance(e.base, ast.Name):
+    if (path := _path(e.base)) is not None:
         names = tuple(i.name if isinstance(i, ast.Name) else "" for i in e.indices)
         for count in range(len(names), 0, -1):
-            if (e.base.name, names[:count]) in env.entries:
-                return env.entries[e.base.name, names[:count]], e.indices[count:]
+            if (path, names[:count]) in env.entries:
+                return env.entries[path, names[:count]], e.indices[count:]
     return value(e.base, env), e.indices
 
 
@@ -698,4 +728,3 @@ _EXPRESSIONS: dict[type, Callable[[Any, Env], Any]] = {
     ast.Conditional: _conditional,
     ast.Call: _call,
 }
-_NUMBER_TYPES = {*NUMBERS, *EVENTS}

@@ -182,7 +182,7 @@ def _module(checked: Checked) -> elaborate.Module:
     imported = {c.source.path: _module(c) for c in checked.imported.values()}
     homes = {n: imported[c.source.path] for n, c in checked.imported.items()}
     return elaborate.Module(
-        checked.file, homes, lambda source: python_function(source, checked.directory)
+        checked.file, checked.source, homes, lambda source: python_function(source, checked.directory)
     )
 
 
