@@ -27,7 +27,9 @@ TAIL = 1e-13
 """Probability that may be cut off where a discrete support is infinite."""
 
 
-def value(file: ast.File, objective: str, data: Mapping[str, Any], params: Mapping[str, Any]) -> float:
+def value(
+    file: ast.File, objective: str, data: Mapping[str, Any], params: Mapping[str, Any]
+) -> float:
     """The expected value of an objective at given parameters."""
     return float(_expectation(file, objective, data, params).real)
 
@@ -291,7 +293,9 @@ def _weights(logits: Any = None, probs: Any = None) -> Any:
 def _categorical(x: Any, logits: Any = None, probs: Any = None) -> Any:
     table = _weights(logits, probs)
     x = np.asarray(x, int)
-    table = np.broadcast_to(table, (*np.broadcast_shapes(x.shape, table.shape[:-1]), table.shape[-1]))
+    table = np.broadcast_to(
+        table, (*np.broadcast_shapes(x.shape, table.shape[:-1]), table.shape[-1])
+    )
     return np.take_along_axis(table, x[..., None], -1)[..., 0]
 
 
@@ -351,9 +355,7 @@ LOG_DENSITY: dict[str, Callable[..., Any]] = {
     "logistic": lambda x, loc, scale: (
         -(x - loc) / scale - _log(scale) - 2 * _log(1 + np.exp(-(x - loc) / scale))
     ),
-    "gumbel": lambda x, loc, scale: (
-        -(x - loc) / scale - np.exp(-(x - loc) / scale) - _log(scale)
-    ),
+    "gumbel": lambda x, loc, scale: -(x - loc) / scale - np.exp(-(x - loc) / scale) - _log(scale),
     "student_t": _student_t,
     "uniform": lambda x, low=0.0, high=1.0: -_log(high - low) + 0 * x,
     "beta": _beta,
@@ -717,7 +719,9 @@ class Interpreter:
                 return Applied(d, given)
             return self.call(d, given, env.world)
         if e.function in PARAMETERS:
-            return Dist(e.function, {**dict(zip(PARAMETERS[e.function], args, strict=False)), **named})
+            return Dist(
+                e.function, {**dict(zip(PARAMETERS[e.function], args, strict=False)), **named}
+            )
         return FUNCTIONS[e.function](*args, **named)
 
     def _call_sim(self, e: ast.Call, env: Env) -> Any:

@@ -1,46 +1,86 @@
-"""What commands print of fits and runs."""
+"""Reports of fits: one HTML page with everything in it, or one PNG."""
 
 from __future__ import annotations
 
-import json
+import base64
+import html
+import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-import equinox as eqx
-import jax
-import numpy as np
+from ppl.vi.result import Fit
 
-from ppl import lang
-
-MOST_ENTRIES = 12
-
-
-def show_fit(result: Any) -> str:
-    """The objective's last values and the parameters, a line each."""
-    losses = np.asarray(result.losses)
-    last = losses[-max(1, len(losses) // 10) :]
-    lines = [f"objective: {-last.mean():.4f} (mean of the last {len(last)} of {len(losses)} steps)"]
-    for name, value in sorted(result.params.items()):
-        lines.append(f"{name}: {_show(value)}")
-    return "\n".join(lines)
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{title}</title>
+<style>body{{font:15px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em}}
+pre{{overflow-x:auto;background:#f6f6f6;padding:1em}}img{{max-width:100%}}</style>
+<h1>{title}</h1>
+{body}
+</html>
+"""
 
 
-def _show(value: Any) -> str:
-    leaves = [np.asarray(x) for x in jax.tree.leaves(eqx.filter(value, eqx.is_array))]
-    if len(leaves) == 1 and leaves[0].size <= MOST_ENTRIES:
-        return np.array2string(leaves[0], precision=4, separator=", ", max_line_width=10_000)
-    sizes = ", ".join("x".join(map(str, x.shape)) or "1" for x in leaves)
-    return f"{sum(x.size for x in leaves)} numbers ({sizes})"
+def write_report(fit: Fit, path: Path, facts: dict[str, str]) -> Path:
+    """Write a report of a fit.
+
+    Args:
+        path: ending in `.html` (tables and figures) or `.png` (losses and marginals).
+        facts: name -> text, shown first.
+    """
+    if path.suffix == ".png":
+        return _png(fit, path)
+    rows = "".join(f"<dt><b>{_text(k)}</b></dt><dd>{_text(v)}</dd>" for k, v in facts.items())
+    parts = [f"<dl>{rows}</dl>"]
+    for title, figure in _figures(fit):
+        parts.append(f"<h2>{title}</h2><img alt='{title}' src='{_embedded(figure)}'>")
+    if fit.objective.guide is not None:
+        parts.append(f"<h2>Summary</h2><pre>{_text(fit.summary())}</pre>")
+    parts.append(f"<h2>How it was compiled</h2><pre>{_text(fit.explain())}</pre>")
+    title = _text(f"Fit of {fit.objective.name}")
+    path.write_text(_PAGE.format(title=title, body="\n".join(parts)))
+    return path
 
 
-def show_runs(program: Any, args: tuple[Any, ...], count: int, seed: int) -> Iterator[str]:
-    """The choices of independent runs, as JSON."""
-    run = jax.jit(lang.seed(lambda: lang.sim(program)(*args)[0]))
-    for key in jax.random.split(jax.random.key(seed), count):
-        yield json.dumps(_plain(run(key)))
+def _figures(fit: Fit) -> Iterator[tuple[str, Any]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    fit.plot_loss(figure.add_subplot())
+    yield "Loss", figure
+    if fit.objective.guide is not None:
+        yield "Marginals", fit.plot_marginals()
+    if fit.objective.model is not None and fit.data[0]:
+        yield "Predictions", fit.plot_predictive()
+    if fit.history:
+        yield "Parameters", fit.plot_params()
 
 
-def _plain(x: Any) -> Any:
-    if isinstance(x, dict):
-        return {n: _plain(v) for n, v in x.items()}
-    return np.asarray(x).tolist()
+def _png(fit: Fit, path: Path) -> Path:
+    from matplotlib.figure import Figure
+    from matplotlib.image import imread
+
+    images = [imread(io.BytesIO(_bytes(figure))) for _, figure in _figures(fit)]
+    heights = [image.shape[0] / image.shape[1] for image in images]
+    page = Figure(figsize=(8, 8 * sum(heights)), layout="constrained", dpi=120)
+    for axes, image in zip(
+        page.subplots(len(images), squeeze=False, height_ratios=heights)[:, 0], images, strict=True
+    ):
+        axes.imshow(image)
+        axes.set_axis_off()
+    page.savefig(path)
+    return path
+
+
+def _bytes(figure: Any) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=130)
+    return file.getvalue()
+
+
+def _embedded(figure: Any) -> str:
+    return "data:image/png;base64," + base64.b64encode(_bytes(figure)).decode()
+
+
+def _text(value: Any) -> str:
+    return html.escape(str(value))

@@ -34,7 +34,7 @@ ELEMENTWISE = (
     "abs acos acosh add and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp "
     "complex conj convert_element_type copy copy_p cos cosh digamma div eq erf erf_inv erfc exp "
     "exp2 expm1 floor ge gt igamma igamma_grad_a igammac imag integer_pow is_finite le lgamma "
-    "log log1p logistic lt max min mul ne neg nextafter not optimization_barrier or polygamma "
+    "log log1p log2 logistic lt max min mul ne neg nextafter not optimization_barrier or polygamma "
     "population_count pow random_gamma_grad real reduce_precision regularized_incomplete_beta rem "
     "round rsqrt select_n shift_left shift_right_arithmetic shift_right_logical sign sin sinh "
     "sqrt square stop_gradient sub tan tanh xor zeta add_any bitcast_convert_type name "
@@ -127,6 +127,21 @@ def _along_dimension(eqn: Eqn, operand: int) -> AxisMap:
 @rule_for("split")
 def _split(eqn: Eqn, operand: int) -> AxisMap:
     return [None if i == eqn.params["axis"] else i for i in range(_ndim(eqn, operand))]
+
+
+@rule_for("stack")
+def _stack(eqn: Eqn, operand: int) -> AxisMap:
+    return [i + (i >= eqn.params["axis"]) for i in range(_ndim(eqn, operand))]
+
+
+@rule_for("unstack")
+def _unstack(eqn: Eqn, operand: int) -> AxisMap:
+    return _without(_ndim(eqn, operand), (eqn.params["axis"],))
+
+
+@rule_for("tile")
+def _tile(eqn: Eqn, operand: int) -> AxisMap:
+    return [i if n == 1 else None for i, n in enumerate(eqn.params["reps"])]
 
 
 @rule_for("pad")

@@ -26,9 +26,12 @@ def lower_checkpoint(low: Lowering, eqn: Eqn, frame: Frame) -> None:
     made: list[Any] = []
 
     def run() -> list[Array]:
-        child = frame.inside(frame.keys.inside(eqn))
+        child, asides = frame.inside(frame.keys.inside(eqn)), low.asides
+        low.asides = []
         low.block(inner, child)
         made[:] = _exports(low, child, frame, inner, eqn)
+        made.extend(_Export(x, asides.append) for x in low.asides)
+        low.asides = asides
         return [export.array for export in made]
 
     arrays = jax.checkpoint(run)()
@@ -72,22 +75,27 @@ def lower_cond(low: Lowering, eqn: Eqn, frame: Frame) -> None:
 def _switch(low: Lowering, eqn: Eqn, index: Val, frame: Frame) -> None:
     """Run only the branch taken; a branch not taken contributes no log-probability."""
     wanted = [i for i, v in enumerate(eqn.outs) if v in low.region.plain]
+    controlled = any(low.plan.controlled(b) for b in eqn.blocks)
     exported = [s for b in eqn.blocks for s in low.plan.made_in(b) if s in low.plan.charged]
 
     def branch(block: Block) -> Callable[[], Any]:
         def run() -> Any:
             child, seen = frame.inside(frame.keys.inside(eqn)), dict(low.seen)
+            asides, low.asides = low.asides, []
             low.block(block, child)
             low.seen = seen  # what a branch observed does not leave it
+            low.asides, inner = asides, low.asides
             outs = [jnp.asarray(low.read(block.outs[i]).array) for i in wanted]
             logps = [child.logp[s].array if s in child.logp else _no_logp(low, s) for s in exported]
-            return outs, logps
+            return outs, logps, sum(inner, jnp.zeros(())) if controlled else None
 
         return run
 
-    outs, logps = lax.switch(index.array, [branch(b) for b in eqn.blocks])
+    outs, logps, aside = lax.switch(index.array, [branch(b) for b in eqn.blocks])
     low.env.update((eqn.outs[i], Val(x)) for i, x in zip(wanted, outs, strict=True))
     frame.logp.update((s, Val(x)) for s, x in zip(exported, logps, strict=True))
+    if aside is not None:
+        low.asides.append(aside)
 
 
 def _no_logp(low: Lowering, source: Source) -> Array:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,8 +17,10 @@ from ppl.compiler import boxes
 from ppl.compiler.explain import Explanation, explain
 from ppl.compiler.influence import site_of
 from ppl.compiler.lower import Lowering
+from ppl.compiler.noise import NOISE, Noise
 from ppl.compiler.objective import Objective, as_objective
 from ppl.compiler.plan import CannotEnumerate, Plan, make_plan
+from ppl.compiler.variance import gradient_variance
 from ppl.errors import AddressError, BiasWarning, ShapeError, StrategyError, suggestion
 from ppl.lang.keys import sample_keys
 from ppl.lang.seed import param_leaves
@@ -25,9 +29,6 @@ from ppl.lang.supports import unconstrain_all
 
 DEFAULT_SAMPLES = 4
 """Samples for a plan with score choices, whose leave-one-out baseline needs others."""
-
-DECAY = 0.9
-"""Decay per step of the running-mean baselines."""
 
 Params = dict[str, Any]
 State = dict[str, Any]
@@ -55,6 +56,13 @@ class Estimator:
         self._programs: dict[Any, tuple[Staged, Plan]] = {}
         self.compiled: dict[Any, Any] = {}
         """what others compiled of it and may use again (`vi.fit` its loops), by their own names"""
+        self._noise = NOISE
+
+    def with_noise(self, noise: Noise) -> Estimator:
+        """The same estimator with its random numbers from elsewhere (see `Noise`)."""
+        other = copy.copy(self)  # shares what is planned
+        other._noise, other.compiled = noise, {}
+        return other
 
     # ------------------------------------------------------------------------------- staging
 
@@ -71,6 +79,7 @@ class Estimator:
             _check_scalar(self.objective.name, staged)
             plan = make_plan(staged, self._strategies)
             self._report_kinks(plan)
+            self._report_biased(plan)
             self._programs[name] = staged, plan
         return self._programs[name]
 
@@ -103,6 +112,18 @@ class Estimator:
                 raise error
             warnings.warn(str(error), BiasWarning, stacklevel=5)
 
+    def _report_biased(self, plan: Plan) -> None:
+        """Strategies that are biased were asked for by name: an error only if strict."""
+        if self.strict and plan.biased:
+            eqn, because = next(iter(plan.biased.items()))
+            raise StrategyError(
+                f"the gradient of {plan.strategies[eqn].name!r} is biased",
+                address=eqn.params["address"],
+                where=eqn.where,
+                because=because,
+                fix="an unbiased strategy, or strict=False",
+            )
+
     def plan(self, *data: Any) -> Plan:
         """The plan at the shapes of the data."""
         return self._program(data or self.objective.data)[1]
@@ -121,12 +142,34 @@ class Estimator:
 
     def biased(self, *data: Any) -> list[str]:
         """Addresses of the choices whose gradient is, or may be, biased."""
-        return list(dict.fromkeys(k.site.params["address"] for k in self.plan(*data).kinks))
+        plan = self.plan(*data)
+        sites = [*(k.site for k in plan.kinks), *plan.biased]
+        return list(dict.fromkeys(e.params["address"] for e in sites))
 
-    def explain(self, *data: Any) -> Explanation:
-        """What the compiler does with the objective, and why; prints as text."""
+    def explain(
+        self,
+        *data: Any,
+        variance: bool = False,
+        params: Params | None = None,
+        key: jax.Array | None = None,
+        draws: int = 1024,
+    ) -> Explanation:
+        """What the compiler does with the objective, and why; prints as text.
+
+        Args:
+            variance: measure the gradient's variance, and the part that each choice has in it
+                (see `GradientVariance`).
+            params: where to measure; the initial parameters if `None`.
+            key: for the measurement; `jax.random.key(0)` if `None`.
+            draws: gradients to measure with, about; each takes one more for each address.
+        """
         data = data or self.objective.data
-        return explain(self.objective.name, self.plan(*data), self.num_samples(*data))
+        measured = None
+        if variance:
+            key = jax.random.key(0) if key is None else key
+            params = self.init(key, *data) if params is None else params
+            measured = gradient_variance(self, params, data, key, draws)
+        return explain(self.objective.name, self.plan(*data), self.num_samples(*data), measured)
 
     # ---------------------------------------------------------------------------- parameters
 
@@ -167,45 +210,72 @@ class Estimator:
     # ------------------------------------------------------------------------------ estimates
 
     def init_state(self, *data: Any) -> State:
-        """The first state of the running-mean baselines; empty if there are none."""
+        """The first state of all that remembers or learns from step to step: baselines by cost,
+        control variates by choice. Empty if there is none."""
+        data = data or self.objective.data
         plan = self.plan(*data)
-        return {n: (jnp.zeros(()), jnp.zeros(())) for n in plan.running_means}
+        state: State = {name: b.init() for (_, b), name in plan.memories.items()}
+        for name, (eqn, control) in plan.controls.items():
+            key = jax.random.key(zlib.crc32(name.encode()))
+            state[name] = control.init(key, eqn, data)
+        return state
 
     def surrogate(
         self, key: jax.Array, params: Params, *data: Any, state: State | None = None
     ) -> Array:
         """A scalar whose value and `jax.grad` are unbiased estimates.
 
-        Running-mean baselines are as `state` remembers them, or zero.
+        Baselines that remember and control variates that learn are as in `state`, or new.
         """
         return self.surrogate_and_state(key, params, state, *data)[0]
 
     def surrogate_and_state(
         self, key: jax.Array, params: Params, state: State | None, *data: Any
     ) -> tuple[Array, State]:
-        """`surrogate`, and the running means after it."""
+        """`surrogate`, and the state after it.
+
+        What learns by gradients is still as it was: its gradient is that of the surrogate with
+        respect to `learned(state)`, and `learn` makes the step (`value_grad_and_state` and
+        `vi.fit` do both).
+        """
         data = data or self.objective.data
         state = self.init_state(*data) if state is None else state
-        means = {n: jnp.where(w > 0, m / jnp.where(w > 0, w, 1), 0) for n, (m, w) in state.items()}
-        value, seen = self._run(key, params, data, means)
-        after = {
-            n: (DECAY * m + (1 - DECAY) * seen[n], DECAY * w + (1 - DECAY))
-            for n, (m, w) in state.items()
-        }
-        return value, after
+        value, seen = self._run(key, params, data, state)
+        memories = self.plan(*data).memories.items()
+        after = {n: b.update(state[n], seen[n]) for (_, b), n in memories}
+        return value, {**state, **after}
+
+    def learned(self, state: State, *data: Any) -> State:
+        """The part of a state that learns by gradients; empty if nothing does."""
+        return {n: state[n]["learned"] for n in self.plan(*data).controls}
+
+    def with_learned(self, state: State, learned: State) -> State:
+        """A state with another part that learns."""
+        new = {n: {**state[n], "learned": part} for n, part in learned.items()}
+        return {**state, **new}
+
+    def learn(self, state: State, gradient: State, *data: Any) -> State:
+        """A step of all that learns, by the surrogate's gradient with respect to it."""
+        controls = self.plan(*data).controls.items()
+        return {**state, **{n: c.update(state[n], gradient[n]) for n, (_, c) in controls}}
 
     def _run(
-        self, key: jax.Array, params: Params, data: tuple[Any, ...], means: Any, probe: bool = False
-    ) -> tuple[Array, dict[str, Array]]:
+        self,
+        key: jax.Array,
+        params: Params,
+        data: tuple[Any, ...],
+        state: State,
+        probe: bool = False,
+    ) -> tuple[Array, dict[str, Any]]:
         while True:
             try:
-                return self._lower(key, params, data, means, probe)
+                return self._lower(key, params, data, state, probe)
             except CannotEnumerate as error:
                 self._replan(data, error)
 
     def _lower(
-        self, key: jax.Array, params: Params, data: tuple[Any, ...], means: Any, probe: bool
-    ) -> tuple[Array, dict[str, Array]]:
+        self, key: jax.Array, params: Params, data: tuple[Any, ...], state: State, probe: bool
+    ) -> tuple[Array, dict[str, Any]]:
         staged, plan = self._program(data)
         params = _with_arrays(params)
         _check_params(staged, params)
@@ -214,13 +284,13 @@ class Estimator:
         env.update(param_leaves(staged, params))
         n = self.num_samples(*data)
 
-        def once(key: jax.Array) -> tuple[Array, dict[str, Array]]:
-            run = Lowering(plan, env, n, means, probe)
+        def once(key: jax.Array) -> tuple[Array, dict[str, Any]]:
+            run = Lowering(plan, env, n, state, _split(data)[0], probe, self._noise)
             return run.run(key)[0], run.seen
 
         if n == 1:
             return once(key)
-        each = jax.vmap(once, axis_name=boxes.SAMPLES)(sample_keys(key, n))
+        each = jax.vmap(once, axis_name=boxes.SAMPLES)(_spread(sample_keys(key, n)))
         return jax.tree.map(lambda x: jnp.mean(x, 0), each)
 
     def value(self, key: jax.Array, params: Params, *data: Any) -> Array:
@@ -240,6 +310,20 @@ class Estimator:
 
         return jax.value_and_grad(surrogate)(dynamic)
 
+    def value_grad_and_state(
+        self, key: jax.Array, params: Params, state: State, *data: Any
+    ) -> tuple[Array, Params, State]:
+        """`value_and_grad` with the state of what remembers and learns, and the state after it."""
+        dynamic, static = eqx.partition(_with_arrays(params), eqx.is_inexact_array)
+
+        def surrogate(dynamic: Params, learned: State) -> tuple[Array, State]:
+            params = eqx.combine(dynamic, static)
+            return self.surrogate_and_state(key, params, self.with_learned(state, learned), *data)
+
+        both = jax.value_and_grad(surrogate, (0, 1), has_aux=True)
+        (value, after), (grad, by_learned) = both(dynamic, self.learned(state, *data))
+        return value, grad, self.learn(after, by_learned, *data)
+
     def grad(self, key: jax.Array, params: Params, *data: Any) -> Params:
         """An unbiased estimate of the gradient."""
         return self.value_and_grad(key, params, *data)[1]
@@ -247,10 +331,18 @@ class Estimator:
     def check_finite(self, key: jax.Array, params: Params, *data: Any) -> str | None:
         """The first log-density (its address) or cost that is not finite with this key."""
         data = data or self.objective.data
-        means = {n: jnp.zeros(()) for n in self.plan(*data).running_means}
-        _, seen = self._run(key, params, data, means, probe=True)
-        shares = {n: float(x) for n, x in seen.items() if n not in means}
+        state = self.init_state(*data)
+        _, seen = self._run(key, params, data, state, probe=True)
+        shares = {n: float(x) for n, x in seen.items() if n not in state}
         return next((n for n, share in shares.items() if not share == 0), None)
+
+
+def _spread(keys: Array) -> Array:
+    """Spread the samples over the axis `samples` of the mesh that is set, if there is one."""
+    size = jax.sharding.get_abstract_mesh().shape.get("samples", 1)
+    if size == 1 or len(keys) % size:
+        return keys
+    return jax.lax.with_sharding_constraint(keys, jax.sharding.PartitionSpec("samples"))
 
 
 def _split(data: tuple[Any, ...]) -> tuple[Any, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
@@ -241,6 +242,7 @@ class Loop:
         step = 0 if x["step"] is None else x["step"]
         frame = self.frame.inside(self.frame.keys.inside(self.eqn, step))
         frame.steps[self.eqn] = step
+        asides, low.asides = low.asides, []
         for i, array in zip(self.plain_carry, carry["plain"], strict=True):
             low.env[body.ins[i]] = Val(array, self.entry_axes[i])
         for i, array in zip(self.plain_xs, x["plain"], strict=True):
@@ -267,7 +269,9 @@ class Loop:
             ],
             state=self._next_state(frame) if self.states else None,
         )
-        return after, self._outputs(frame)
+        ys = self._outputs(frame)
+        low.asides = asides
+        return after, ys
 
     def _sliced_axes(self, i: int) -> tuple[Source, ...]:
         """An outer choice whose lane is scanned is, in a step, the slice of it."""
@@ -351,6 +355,7 @@ class Loop:
             table=table,
             transitions=[self._transition(frame, s.inner) for s in self.chains],
             seen=dict(low.seen),
+            aside=sum(low.asides) if low.asides else None,
         )
 
     def _transition(self, frame: Frame, source: Source) -> Array:
@@ -397,7 +402,9 @@ class Loop:
                 (source,),
                 {**self._given_outside(), **{b: lanes for b in before}, source: lanes},
             )
-        low.seen.update({name: jnp.mean(x) for name, x in ys["seen"].items()})
+        low.seen.update(jax.tree.map(lambda x: jnp.mean(x, 0), ys["seen"]))
+        if ys["aside"] is not None:
+            low.asides.append(jnp.sum(ys["aside"]))
 
     def _last(self, i: int, array: Array) -> Val:
         """A carry after the last step, without the axes that only its first value had."""

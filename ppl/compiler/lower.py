@@ -18,9 +18,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from ppl import _compat
 from ppl.compiler import boxes
 from ppl.compiler.axis_rules import ELEMENTWISE
+from ppl.compiler.baselines import Baseline, Charged
+from ppl.compiler.baselines.per_lane import charge_of_others
 from ppl.compiler.control import lower_checkpoint, lower_cond
 from ppl.compiler.frame import Frame
 from ppl.compiler.influence import (
@@ -38,6 +39,7 @@ from ppl.compiler.influence import (
     site_of,
 )
 from ppl.compiler.loops import lower_scan
+from ppl.compiler.noise import NOISE, Noise
 from ppl.compiler.plan import CannotEnumerate, Plan
 from ppl.compiler.strategies.base import Choice, View
 from ppl.compiler.tables import (
@@ -54,6 +56,7 @@ from ppl.compiler.tables import (
     union,
     weights,
 )
+from ppl.compiler.worlds import Shares
 from ppl.lang.seed import Keys
 from ppl.lang.staged import Atom, Block, Eqn, Lit, Var
 
@@ -64,8 +67,10 @@ class Lowering:
     Args:
         env: values of the program's inputs and parameters.
         num_samples: size of the vmapped axis `boxes.SAMPLES` around this run (1: no such axis).
-        baselines: running-mean baselines of the cost terms, by name.
+        state: of the baselines and control variates, by name.
+        data: the objective's arguments.
         probe: observe, for each log-density and cost, which part of its entries is not finite.
+        noise: where the random numbers come from.
     """
 
     def __init__(
@@ -73,27 +78,33 @@ class Lowering:
         plan: Plan,
         env: Mapping[Var, Any],
         num_samples: int,
-        baselines: Mapping[str, Array] | None = None,
+        state: Mapping[str, Any] | None = None,
+        data: tuple[Any, ...] = (),
         probe: bool = False,
+        noise: Noise = NOISE,
     ):
+        self.noise = noise
         self.plan, self.num_samples = plan, num_samples
         self.analysis, self.region = plan.analysis, plan.region
         self.env: dict[Var, Val] = {v: Val(x) for v, x in env.items()}
         self.boxed: dict[Var, Array] = {}
         self.own_log_density: dict[Eqn, Val] = {}
         """of each choice's value at itself, where its strategy computed that anyway"""
-        self.baselines, self.probe = baselines or {}, probe
-        self.seen: dict[str, Array] = {}
-        """numbers observed on the way, averaged over the steps of loops: the mean of each cost
-        that has a running-mean baseline; with `probe`, shares of entries that are not finite"""
+        self.state, self.data, self.probe = state or {}, data, probe
+        self.seen: dict[str, Any] = {}
+        """what was observed on the way, averaged over the steps of loops: by baselines that
+        remember; with `probe`, shares of entries that are not finite"""
+        self.asides: list[Array] = []
+        """zeros to be added to the objective, whose derivatives have mean zero"""
 
     def run(self, key: jax.Array) -> list[Array]:
         """Estimates of the program's results."""
         block = self.plan.staged.block
-        frame = Frame(Keys(key))
+        frame = Frame(Keys(key, make=self.noise.choice_key))
         frame.factors[WORLDS] = always(WORLDS, self.plan.worlds.size)
         self.block(block, frame)
-        return [self.estimate_of(a) for a in block.outs]
+        outs = [self.estimate_of(a) for a in block.outs]
+        return [sum(self.asides, outs[0]), *outs[1:]]
 
     # ------------------------------------------------------------------------------ values
 
@@ -120,11 +131,12 @@ class Lowering:
 
     def _plain(self, eqn: Eqn) -> None:
         vals = [self.read(a) for a in eqn.ins]
-        run = lambda *xs: _compat.bind_eqn(eqn.jax_eqn, xs)
         if eqn.kind in _ELEMENTWISE:
-            outs = elementwise(run, vals, scalars=eqn.kind not in ("select_n", "clamp"))
+            outs = elementwise(
+                lambda *xs: eqn.run(xs), vals, scalars=eqn.kind not in ("select_n", "clamp")
+            )
         else:
-            outs = batched(run, vals)
+            outs = batched(lambda *xs: eqn.run(xs), vals)
         self.env.update(zip(eqn.outs, outs, strict=True))
 
     def _log_density(self, eqn: Eqn, frame: Frame) -> None:
@@ -133,6 +145,8 @@ class Lowering:
         site = _site_at_itself(eqn)
         if site in self.own_log_density:
             out = self.own_log_density[site]
+        elif eqn.impl is not None:
+            out = batched(eqn.impl, [self.read(a) for a in eqn.ins])[0]
         else:
             out = log_densities([self.read(a) for a in eqn.ins], eqn.params)
         self.env[eqn.outs[0]] = out
@@ -167,7 +181,11 @@ class Lowering:
             lambda logp: frame.logp.__setitem__(source, logp),
             publish_factor,
             lambda log_density: self.own_log_density.__setitem__(eqn, log_density),
+            self.noise.draw,
             self._view(eqn, frame),
+            self._learned(eqn),
+            self.data,
+            self.asides.append,
         )
         self.env[eqn.outs[0]] = plan.strategies[eqn].lower(choice)
 
@@ -176,7 +194,13 @@ class Lowering:
         if eqn not in worlds.slots:
             return None
         slots = worlds.slots[eqn]
-        return View(worlds.size, slots, slots.first(frame.steps), worlds.moving_names(eqn))
+        first, moving = slots.first(frame.steps), worlds.moving_names(eqn)
+        return View(worlds.size, slots, first, moving, worlds.scored(eqn))
+
+    def _learned(self, eqn: Eqn) -> Any:
+        """What the control variate of a choice learned so far."""
+        name = self.plan.control_names.get(eqn)
+        return None if name is None else self.state[name]["learned"]
 
     # ---------------------------------------------------------------------------- estimates
 
@@ -189,7 +213,7 @@ class Lowering:
         elif var in self.region.parts and not var.eqn.blocks:
             parts = set(self.region.parts[var])
             args = [self.estimate_of(a) if a in parts else self.read(a).array for a in var.eqn.ins]
-            outs = _compat.bind_eqn(var.eqn.jax_eqn, args)
+            outs = var.eqn.run(args)
             self.boxed[var] = outs[var.eqn.outs.index(var)]
 
     def _cost(self, var: Var, frame: Frame) -> Array:
@@ -200,17 +224,17 @@ class Lowering:
         ndim = len(cost.shape)
         shares = self.plan.worlds.shares(influence)
         wanted = {s: tuple(map(_exactly, a)) for s, a in influence.axes.items()}
-        charges: dict[tuple[str, tuple[Source, ...]], list[Val]] = {}
+        charges: dict[tuple[Baseline, tuple[Source, ...]], list[Val]] = {}
         for source, alignment in covered(influence.score).items():
             logp = frame.logp[source]
             for axis, lanes in self.plan.logp_axes(source).items():
                 where = tuple(None if e is None else _exactly(alignment[e.axis]) for e in lanes)
                 wanted.setdefault(axis, where)
             laid = Val(lay_along(logp.array, len(logp.axes), alignment, ndim), logp.axes)
-            strategy = self.plan.strategies[site_of(source)]
-            if shares and strategy.kind == "score":
-                laid = shares.charged(laid)
-            charges.setdefault((strategy.baseline, laid.axes), []).append(laid)
+            if shares:
+                laid = shares.charged(laid, self.plan.worlds.slots.get(site_of(source)))
+            baseline = self.plan.baseline(var, source)
+            charges.setdefault((baseline, laid.axes), []).append(laid)
         axes = union([cost, *(v for group in charges.values() for v in group)])
         axes = tuple(a for a in axes if a is not WORLDS)
         every = (*axes, WORLDS) if shares else axes
@@ -228,6 +252,8 @@ class Lowering:
                 expected = lax.index_in_dim(expected, 0, at, keepdims=True)
             base = self._baseline(baseline, var, expected)
             boxed = boxes.box(boxed, level, base, spread(_total(group), every))
+        if others := self._others(var, influence.score, every, joint, shares, frame):
+            boxed = boxes.box(boxed, jnp.zeros_like(level), jnp.ones(()), sum(others))
         if joint is not None:
             boxed = contract(boxed, joint, at)
         return boxes.actual(boxed, shares.weights) if shares else boxed
@@ -266,20 +292,48 @@ class Lowering:
         because = f"{conflict.because}, at {where}"
         return CannotEnumerate(site_of(conflict.source), because)
 
-    def _baseline(self, kind: str, var: Var, expected: Array) -> Array:
+    def _baseline(self, baseline: Baseline, var: Var, expected: Array) -> Array:
         """What is subtracted from a cost before it is charged.
 
         Args:
             expected: the cost, averaged over the enumerated choices that come after the draws
                 to be charged; their probabilities may depend on those draws.
         """
-        if kind == "leave_one_out" and self.num_samples > 1:
-            return boxes.leave_one_out(expected, self.num_samples)
-        if kind == "running_mean":
-            name = self.plan.cost_names[var]
-            self.seen[name] = jnp.mean(lax.stop_gradient(expected))
-            return self.baselines[name].astype(expected.dtype)
-        return jnp.zeros((), expected.dtype)
+        name = self.plan.memories.get((var, baseline), "")
+
+        def observe(seen: Any) -> None:
+            self.seen[name] = lax.stop_gradient(seen)
+
+        charged = Charged(expected, self.num_samples, self.state.get(name), observe)
+        return baseline.value(charged)
+
+    def _others(
+        self,
+        var: Var,
+        score: Mapping[Source, Alignment],
+        axes: tuple[Source, ...],
+        joint: Array | None,
+        shares: Shares | None,
+        frame: Frame,
+    ) -> list[Array]:
+        """Per-lane baselines times log-probabilities of a cost."""
+        out = []
+        for source, alignment in covered(score).items():
+            if frontier := self.plan.frontiers.get((var, source)):
+                logp = frame.logp[source]
+
+                def expected(cost: Val, given: tuple[Source, ...] = logp.axes) -> Array:
+                    level = spread(cost, axes)
+                    if shares:
+                        level = lax.index_in_dim(level, 0, len(axes) - 1, keepdims=True)
+                    return _expected(level, axes, (*given, WORLDS), joint)
+
+                def lay(lanes: Array, rest: Alignment, given: Any = logp.axes) -> Array:
+                    laid = Val(lay_along(lanes, len(given), rest, len(var.aval.shape)), given)
+                    return spread(shares.charged(laid, None) if shares else laid, axes)
+
+                out.append(charge_of_others(frontier, logp, alignment, self.read, expected, lay))
+        return out
 
 
 # Of these, the first may change the shape and the others know it.

@@ -9,7 +9,7 @@ same program always gets the same plan, and `explain()` shows it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, cast
@@ -17,6 +17,8 @@ from typing import Any, cast
 import jax.numpy as jnp
 
 from ppl.compiler import axis_rules  # noqa: F401  (fills the table of rules)
+from ppl.compiler.baselines import Baseline, NoBaseline, PerLane, baseline
+from ppl.compiler.frontier import Frontier
 from ppl.compiler.influence import (
     WORLDS,
     Alignment,
@@ -37,10 +39,19 @@ from ppl.compiler.influence import (
     source_lanes,
     stack_axis,
 )
+from ppl.compiler.learned import ControlVariate
 from ppl.compiler.moving import moving_values
 from ppl.compiler.region import Region
+from ppl.compiler.relaxing import relax
 from ppl.compiler.smoothness import Flow, Kink
-from ppl.compiler.strategies.base import Alternatives, Strategy, resolve, strategies
+from ppl.compiler.strategies.base import (
+    Alternatives,
+    Strategy,
+    follows_path,
+    relaxes,
+    resolve,
+    strategies,
+)
 from ppl.compiler.strategies.enumerate import joint_size, support_size
 from ppl.compiler.worlds import WorldMap, allocate, loops_around
 from ppl.errors import StrategyError, UnsupportedError, suggestion
@@ -81,6 +92,9 @@ class Plan:
         asked: choices whose strategy the user gave.
         refused: choices that get `score` for want of a better strategy, and why.
         kinks: where a reparameterised draw decides something discontinuous.
+        frontiers: where a cost combines the lanes of a choice that has per-lane baselines.
+        memories: names of the states of baselines that remember, by cost.
+        control_names: names of the states of control variates, by choice.
         worlds: which worlds belong to which choice of kind `"worlds"`.
     """
 
@@ -96,7 +110,10 @@ class Plan:
     kinks: list[Kink] = field(default_factory=list)
     asked: set[Eqn] = field(default_factory=set)
     refused: dict[Eqn, str] = field(default_factory=dict)
-    worlds: WorldMap = field(default_factory=lambda: WorldMap({}, set()))
+    frontiers: dict[tuple[Var, Source], Frontier] = field(default_factory=dict)
+    memories: dict[tuple[Var, Baseline], str] = field(default_factory=dict)
+    control_names: dict[Eqn, str] = field(default_factory=dict)
+    worlds: WorldMap = field(default_factory=lambda: WorldMap({}, {}, set()))
 
     @property
     def sources(self) -> list[Source]:
@@ -107,17 +124,26 @@ class Plan:
         """Sizes of a choice's own lanes."""
         return () if eqn in self.joint else tuple(eqn.params["shape"])
 
+    def baseline(self, var: Var, source: Source) -> Baseline:
+        """What is subtracted from a cost before it is charged to a choice."""
+        found = baseline(self.strategies[site_of(source)].baseline)
+        per_lane = (var, source) in self.frontiers
+        return NoBaseline() if per_lane or isinstance(found, ControlVariate) else found
+
     @property
-    def running_means(self) -> list[str]:
-        """Names of the costs that have a running-mean baseline."""
-        return [
-            name
-            for var, name in self.cost_names.items()
-            if any(
-                self.strategies[site_of(s)].baseline == "running_mean"
-                for s in self.analysis.of(var).score
-            )
-        ]
+    def biased(self) -> dict[Eqn, str]:
+        """Choices whose strategy is biased, and why."""
+        why = {e: getattr(s, "biased", None) for e, s in self.strategies.items()}
+        return {e: w for e, w in why.items() if w}
+
+    @property
+    def controls(self) -> dict[str, tuple[Eqn, ControlVariate]]:
+        """The control variates that learn, by the name of their state."""
+        return {n: (e, self.strategies[e].control) for e, n in self.control_names.items()}  # type: ignore
+
+    def controlled(self, block: Block) -> bool:
+        """Whether a choice in a block has a control variate."""
+        return any(e in self.control_names for e in live_sites(block))
 
     def where(self, var: Var) -> str:
         """The source line of a variable."""
@@ -269,6 +295,7 @@ def make_plan(
     sites = list(live_sites(staged.block))
     asked = _asked(sites, staged.sites, overrides)
     refused = dict(refused or {})
+    relax(staged, [e for e in asked if relaxes(resolve(asked[e], e))])
     while True:  # each round moves at least one more planned choice to `score`
         plan = _settle(staged, sites, asked, refused)
         flow = Flow(staged, plan.strategies, plan.region)
@@ -276,6 +303,7 @@ def make_plan(
         jumps = {k.site: k for k in plan.kinks if k.can_score and k.site not in asked}
         if not jumps:
             _check_supports(plan, flow)
+            _find_states(plan)
             return plan
         refused.update(
             (e, f"not reparameterised: '{k.operation}' at {k.where} jumps")
@@ -298,6 +326,34 @@ def _check_supports(plan: Plan, flow: Flow) -> None:
                 fix=f"strategies={{'{address}': 'reparam'}}, or draw on a fixed support and map "
                 "the draw (low + (high - low) * uniform())",
             )
+
+
+def _find_states(plan: Plan) -> None:
+    """Find what per-lane baselines need, and name the states of all that learns or remembers."""
+    for var, cost_name in plan.cost_names.items():
+        for source in covered(plan.analysis.of(var).score):
+            found = baseline(plan.strategies[site_of(source)].baseline)
+            if isinstance(found, PerLane):
+                sizes = source_lanes(source, plan.lane_sizes)
+                if frontier := found.frontier(plan.analysis, var, source, sizes):
+                    plan.frontiers[var, source] = frontier
+            used = plan.baseline(var, source)
+            if used.init() is not None and (var, used) not in plan.memories:
+                name = f"{cost_name}: {used.name}"
+                plan.memories[var, used] = _unused(name, plan.memories.values())
+    for eqn, strategy in plan.strategies.items():
+        if getattr(strategy, "control", None) is not None:
+            name = f"{eqn.params['address']}: {strategy.name}"
+            plan.control_names[eqn] = _unused(name, plan.control_names.values())
+
+
+def _unused(name: str, taken: Iterable[str]) -> str:
+    """The name, with a number if it is taken."""
+    taken, n, free = set(taken), 1, name
+    while free in taken:
+        n += 1
+        free = f"{name} {n}"
+    return free
 
 
 def _settle(
@@ -357,7 +413,8 @@ def _asked(live: list[Eqn], every: list[Eqn], overrides: Mapping[str, Any]) -> d
 
 def _default(eqn: Eqn) -> tuple[Strategy, str]:
     """The planner's first choice."""
-    if eqn.params["family"].reparam:
+    family = eqn.params["family"]
+    if family.reparam and family.plan_reparam:
         return strategies["reparam"], f"{eqn.params['family'].reparam} reparameterisation"
     size = support_size(eqn)
     if size is not None and size <= MAX_SUPPORT:
@@ -388,7 +445,14 @@ def _draft(staged: Staged, chosen: Mapping[Eqn, Strategy], joint: set[Eqn]) -> P
     )
     region = Region(staged.block, analysis)
     plan = Plan(staged, dict(chosen), {}, joint, analysis, region)
-    checks = (_remembered_states, _mixed_lanes, _mixed_parents, _large_tables, _mixed_states)
+    checks = (
+        _remembered_states,
+        _mixed_lanes,
+        _mixed_parents,
+        _large_tables,
+        _mixed_states,
+        _controlled,
+    )
     for check in checks:
         for trouble in check(plan):
             return trouble
@@ -399,17 +463,16 @@ def _draft(staged: Staged, chosen: Mapping[Eqn, Strategy], joint: set[Eqn]) -> P
 
 def _allocate(plan: Plan) -> WorldMap:
     """The worlds of the choices that have alternatives."""
-    moves = lambda eqn: plan.strategies[eqn].kind == "path"
-    unplaced = WorldMap({}, moving_values(plan.staged, moves))
-    wanted: dict[Eqn, tuple[int, bool]] = {}
-    for eqn, strategy in plan.strategies.items():
-        if strategy.kind == "worlds":
-            alternatives = cast(Alternatives, strategy)
-            moving = unplaced.moving_names(eqn)
-            wanted[eqn] = alternatives.count(eqn, moving), alternatives.together
+    moves = lambda eqn: follows_path(plan.strategies[eqn])
+    unplaced = WorldMap({}, {}, moving_values(plan.staged, moves))
+    requests = {
+        eqn: cast(Alternatives, strategy).request(eqn, unplaced.moving_names(eqn))
+        for eqn, strategy in plan.strategies.items()
+        if strategy.kind == "worlds"
+    }
     loops = dict(loops_around(plan.staged.block))
-    slots = allocate(plan.analysis, [*plan.region.costs], wanted, plan.lane_sizes, loops)
-    return WorldMap(slots, unplaced.moving)
+    slots = allocate(plan.analysis, [*plan.region.costs], requests, plan.lane_sizes, loops)
+    return WorldMap(slots, requests, unplaced.moving)
 
 
 def _remembered_states(plan: Plan) -> Iterator[Trouble]:
@@ -465,6 +528,17 @@ def _mixed_states(plan: Plan) -> Iterator[Trouble]:
                 if source in states and _mixes(plan, source, alignment):
                     because = f"the state of the loop at {loop.where} combines its lanes"
                     yield Trouble(site_of(source), because, True)
+
+
+def _controlled(plan: Plan) -> Iterator[Trouble]:
+    """Choices with a learned control variate that are drawn once per enumerated value."""
+    for eqn, strategy in plan.strategies.items():
+        if getattr(strategy, "control", None) is not None:
+            for source in plan.analysis.logp_axes(eqn):
+                if source is WORLDS:
+                    continue
+                because = f"the control variate of {eqn.params['address']} needs it drawn"
+                yield Trouble(site_of(source), because)
 
 
 def _broken_chains(plan: Plan) -> Iterator[Trouble]:

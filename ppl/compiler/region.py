@@ -33,14 +33,14 @@ def linear_rule_for(*names: str) -> Callable[[LinearRule], LinearRule]:
     return register
 
 
-@linear_rule_for("add", "sub", "neg", "add_any", "copy", "concatenate")
+@linear_rule_for("add", "sub", "neg", "add_any", "copy", "concatenate", "stack")
 def _all_operands(eqn: Eqn, random: Callable[[Atom], bool]) -> Sequence[int]:
     return range(len(eqn.ins))
 
 
 @linear_rule_for(
     "reduce_sum", "broadcast_in_dim", "reshape", "transpose", "squeeze", "expand_dims", "slice",
-    "rev", "cumsum", "split",
+    "rev", "cumsum", "split", "unstack", "tile",
 )  # fmt: skip
 def _first_operand(eqn: Eqn, random: Callable[[Atom], bool]) -> Sequence[int] | None:
     return None if any(random(a) for a in eqn.ins[1:]) else [0]

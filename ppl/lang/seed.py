@@ -53,8 +53,14 @@ class Keys:
     that address. Inside a loop, n is the loop's first n plus the step times the draws per step.
     """
 
-    def __init__(self, key: jax.Array, offsets: dict[str, Any] | None = None):
-        self.key = key
+    def __init__(
+        self,
+        key: jax.Array,
+        offsets: dict[str, Any] | None = None,
+        make: Callable[[jax.Array, str, Any], jax.Array] = choice_key,
+    ):
+        """`make(key, address, n)`: the key of the n-th draw at an address."""
+        self.key, self.make = key, make
         self.offsets: dict[str, Any] = offsets or {}
 
     def next(self, eqn: Eqn) -> Callable[[], jax.Array]:
@@ -63,7 +69,7 @@ class Keys:
         n = self.offsets.get(address, 0)
         self.offsets[address] = n + 1
 
-        return lambda: choice_key(self.key, address, n)
+        return lambda: self.make(self.key, address, n)
 
     def inside(self, eqn: Eqn, step: Any = 0) -> Keys:
         """The keys inside a block of `eqn`, at a loop's step."""
@@ -73,6 +79,7 @@ class Keys:
         return Keys(
             self.key,
             {**self.offsets, **{a: self.offsets.get(a, 0) + step * n for a, n in per_step.items()}},
+            self.make,
         )
 
     def skip(self, eqn: Eqn) -> None:

@@ -85,6 +85,14 @@ class Eqn:
     """whether the user vouched that it is continuous"""
     callers: tuple[Any, ...] = ()
     """the sources of the calls that it was inlined from, innermost first"""
+    impl: Callable[..., Sequence[Any]] | None = None
+    """what it computes instead of `jax_eqn`, if a pass changed it"""
+
+    def run(self, args: Sequence[Any]) -> list[Any]:
+        """Compute an equation without blocks."""
+        if self.impl is not None:
+            return list(self.impl(*args))
+        return _compat.bind_eqn(self.jax_eqn, args)
 
     @property
     def where(self) -> str:
@@ -99,6 +107,7 @@ class ParamDecl:
     name: str
     info: ParamInfo
     where: str
+    source: Any
     leaves: dict[int, Var] = field(default_factory=dict)
     inits: dict[int, Atom] = field(default_factory=dict)
 
@@ -215,7 +224,7 @@ class _Flattener:
     def param(self, eqn: Any, ins: list[Atom], into: list[Eqn]) -> Sequence[Atom]:
         name, info = eqn.params["name"], eqn.params["info"]
         where = _compat.source_line(eqn.source_info)
-        decl = self.params.setdefault(name, ParamDecl(name, info, where))
+        decl = self.params.setdefault(name, ParamDecl(name, info, where, eqn.source_info))
         same = decl.info.treedef == info.treedef and decl.info.support.name == info.support.name
         var = decl.leaves.setdefault(info.index, Var(eqn.outvars[0].aval))
         if not same or var.aval.shape != eqn.outvars[0].aval.shape:
@@ -416,11 +425,11 @@ def initial_params(staged: Staged, key: jax.Array, flat_args: Sequence[Any]) -> 
 
 
 def _check_initial(decls: Sequence[ParamDecl], values: dict[str, Any]) -> None:
-    """Refuse values outside of their supports."""
+    """Refuse values outside of their supports; those not known yet (traced) pass."""
     import equinox as eqx
 
     arrays = {d: jax.tree.leaves(eqx.filter(values[d.name], eqx.is_inexact_array)) for d in decls}
-    pairs = [(d, x) for d, leaves in arrays.items() for x in leaves]
+    pairs = [(d, x) for d, leaves in arrays.items() for x in leaves if _compat.is_concrete(x)]
     inside = contains_all(tuple(d.info.support for d, _ in pairs), [x for _, x in pairs])
     for (decl, leaf), ok in zip(pairs, inside, strict=True):
         if not ok:
@@ -441,11 +450,11 @@ def _initial(decl: ParamDecl, key: jax.Array, known: dict[Var, Any]) -> Any:
     if info.initialiser is not None:
         tree = info.initialiser(jax.random.fold_in(key, zlib.crc32(decl.name.encode())))
         return jax.tree.map(lambda x: jax.numpy.asarray(x) if eqx.is_array(x) else x, tree)
-    leaves = [_evaluate(decl.inits[i], known, decl) for i in range(info.treedef.num_leaves)]
+    leaves = [evaluate(decl.inits[i], known, decl) for i in range(info.treedef.num_leaves)]
     return eqx.combine(jax.tree.unflatten(info.treedef, leaves), info.static)
 
 
-def _evaluate(atom: Atom, known: dict[Var, Any], decl: ParamDecl) -> Any:
+def evaluate(atom: Atom, known: dict[Var, Any], decl: ParamDecl) -> Any:
     """Compute a variable from the program's arguments, on demand."""
     if isinstance(atom, Lit):
         return jax.numpy.asarray(atom.val, atom.aval.dtype)
@@ -458,6 +467,6 @@ def _evaluate(atom: Atom, known: dict[Var, Any], decl: ParamDecl) -> Any:
                 because="it depends on a random choice, on another parameter, or on a loop's state",
                 fix="compute it from the program's arguments, or give a function `key -> value`",
             )
-        args = [_evaluate(a, known, decl) for a in eqn.ins]
+        args = [evaluate(a, known, decl) for a in eqn.ins]
         known.update(zip(eqn.outs, _compat.bind_eqn(eqn.jax_eqn, args), strict=True))
     return known[atom]

@@ -7,6 +7,7 @@ that maps unconstrained reals onto it (`None` for discrete supports).
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -154,12 +155,24 @@ def vector(support: Support, ndims: int = 1) -> Support:
 real_vector = vector(real)
 real_matrix = vector(real, 2)
 
+
+class _SimplexBijector(tfb.SoftmaxCentered):
+    """TFP's takes volumes within the hyperplane, sqrt(K) times those of the first K - 1 entries,
+    by which densities on the simplex (Dirichlet's, and all others here) are counted."""
+
+    def _forward_log_det_jacobian(self, x: Array) -> Array:
+        return super()._forward_log_det_jacobian(x) - 0.5 * math.log(x.shape[-1] + 1)
+
+    def _inverse_log_det_jacobian(self, y: Array) -> Array:
+        return super()._inverse_log_det_jacobian(y) + 0.5 * math.log(y.shape[-1])
+
+
 simplex = Support(
     "simplex",
     1,
     False,
     lambda x: jnp.all(x >= 0, -1) & (jnp.abs(jnp.sum(x, -1) - 1) < 1e-4),
-    tfb.SoftmaxCentered,
+    _SimplexBijector,
     point=lambda shape: jnp.full(shape, 1 / shape[-1]),
 )
 ordered = Support(

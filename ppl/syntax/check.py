@@ -222,9 +222,7 @@ class Checker(Statements, Expressions, Calls):
             return UNKNOWN
         if base.event and len(shape) < (rank := EVENTS[base.event][0]):
             sizes = ", ".join("nk"[:rank] if rank == 1 else "kk")
-            return self.error(
-                t, f"{show_type(t)} needs a size", fix=f"write {t.name}[{sizes}]"
-            )
+            return self.error(t, f"{show_type(t)} needs a size", fix=f"write {t.name}[{sizes}]")
         return base.lifted(*shape) if shape else base
 
     def _base_type(self, t: ast.ArrayType, scope: Scope) -> Num | None:
@@ -280,7 +278,9 @@ class Checker(Statements, Expressions, Calls):
             return _misfit_num(found, wanted, sizes, free)
         if isinstance(found, Rec) and isinstance(wanted, Rec):
             if missing := [n for n in wanted.fields if n not in found.fields]:
-                return f"the field {missing[0]!r} is missing; {suggestion(missing[0], found.fields)}"
+                return (
+                    f"the field {missing[0]!r} is missing; {suggestion(missing[0], found.fields)}"
+                )
             parts = [(found.fields[n], t, f"in {n!r}: ") for n, t in wanted.fields.items()]
         elif isinstance(found, Tup) and isinstance(wanted, Tup):
             if len(found.items) != len(wanted.items):

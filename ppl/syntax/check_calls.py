@@ -126,9 +126,7 @@ class Calls:
             random = True
         return map_nums(result, lambda n: replace(n, random=n.random or random))
 
-    def _bind(
-        self, e: ast.Call, s: Signature, scope: Scope
-    ) -> dict[str, tuple[ast.Node, Type]]:
+    def _bind(self, e: ast.Call, s: Signature, scope: Scope) -> dict[str, tuple[ast.Node, Type]]:
         """The arguments by the names of the parameters, those of unnamed sizes apart."""
         declared = self.programs.get(s.name)
         names = [p.name for p in declared.parameters] if declared else list(s.parameters)
@@ -146,7 +144,9 @@ class Calls:
             else:
                 bound[name] = (a.value, found)
         if missing := [n for n in names if n not in bound]:
-            self.error(e, f"{e.function} needs {', '.join(missing)}", f"it takes {', '.join(names)}")
+            self.error(
+                e, f"{e.function} needs {', '.join(missing)}", f"it takes {', '.join(names)}"
+            )
         return bound
 
     # ----------------------------------------------------------------------------- distributions
@@ -182,7 +182,7 @@ class Calls:
                 self.error(
                     a,
                     f"{e.function} takes {', '.join(names)}",
-                    because=suggestion(a.name, names) if a.name else f"this is one too many",
+                    because=suggestion(a.name, names) if a.name else "this is one too many",
                 )
                 complete = False
             elif found is None:
@@ -192,7 +192,9 @@ class Calls:
                 given[name] = found
         if not complete:
             return None
-        needed = [n for n, p in family.parameters.items() if n not in family.either and not p.optional]
+        needed = [
+            n for n, p in family.parameters.items() if n not in family.either and not p.optional
+        ]
         if missing := [n for n in needed if n not in given]:
             return self._missing(e, missing, names)
         if family.either and len(family.either & given.keys()) != 1:
@@ -291,7 +293,11 @@ class Calls:
         if truth and found.kind != "bool":
             self.error(e, f"{e.function} needs truth values", f"found {found}")
         same = found.kind if e.function in ("max", "min", "any", "all") else "real"
-        kind = "int" if same == "real" and found.kind != "real" and e.function in ("sum", "prod") else same
+        kind = (
+            "int"
+            if same == "real" and found.kind != "real" and e.function in ("sum", "prod")
+            else same
+        )
         return found.plain(kind=kind, within=REDUCTIONS[e.function](found.within), shape=shape)
 
     def _first(self, e: ast.Call, scope: Scope, named: tuple[str, ...] = ()) -> Num | None:

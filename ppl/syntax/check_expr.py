@@ -9,8 +9,8 @@ from typing import Any
 
 from ppl.errors import suggestion
 from ppl.syntax import ast
-from ppl.syntax.functions import FUNCTIONS, IN_OBJECTIVES, PROGRAMS
 from ppl.syntax.distributions import FAMILIES
+from ppl.syntax.functions import FUNCTIONS, IN_OBJECTIVES, PROGRAMS
 from ppl.syntax.scope import Scope, Var
 from ppl.syntax.types import (
     INF,
@@ -320,7 +320,9 @@ class Expressions:
         wrong = None
         if e.op == "*" and both and draws[0] & draws[1]:
             wrong = "E(x)^2 is not E(x^2): the two share their draws"
-        elif e.op == "*" and not both and any(isinstance(t, Num) and t.random for t in (left, right)):
+        elif (
+            e.op == "*" and not both and any(isinstance(t, Num) and t.random for t in (left, right))
+        ):
             wrong = "the factor depends on draws, and may depend on those of the expectation"
         elif e.op not in ("+", "-", "*") and not (e.op == "/" and isinstance(right, Num)):
             wrong = f"the mean of {e.op!r} of an estimate is not {e.op!r} of the mean"

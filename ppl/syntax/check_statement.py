@@ -10,7 +10,19 @@ from ppl.errors import suggestion
 from ppl.syntax import ast
 from ppl.syntax.distributions import STRATEGIES
 from ppl.syntax.scope import Loop, Scope, Var
-from ppl.syntax.types import REAL, UNKNOWN, Dist, Interval, Num, Prog, Rec, Size, Tup, Type, map_nums
+from ppl.syntax.types import (
+    REAL,
+    UNKNOWN,
+    Dist,
+    Interval,
+    Num,
+    Prog,
+    Rec,
+    Size,
+    Tup,
+    Type,
+    map_nums,
+)
 
 _ALLOWED = {
     "model": (ast.Statement,),
@@ -188,7 +200,9 @@ class Statements:
             init = init.value
         elif s.random:
             if init is not UNKNOWN:
-                self.error(s.init, f"{init} cannot be drawn from", fix="param x: real ~ normal(0, 1)")
+                self.error(
+                    s.init, f"{init} cannot be drawn from", fix="param x: real ~ normal(0, 1)"
+                )
             return
         if isinstance(init, Num) and isinstance(wanted, Num) and not init.shape:
             # One number for all entries. A structured value needs one of its kind.
@@ -253,9 +267,7 @@ class Statements:
             if a.name:
                 self.define_name(a.name, a.span, state[a.name], scope)
 
-    def _scan_body(
-        self, s: ast.Scan, scope: Scope, size: Size, state: Mapping[str, Type]
-    ) -> Scope:
+    def _scan_body(self, s: ast.Scan, scope: Scope, size: Size, state: Mapping[str, Type]) -> Scope:
         inner = scope.inside(loop=Loop(s.variable, size), state=state)
         self._define_index(s, size, inner)
         for a in s.state:

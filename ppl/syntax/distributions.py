@@ -172,13 +172,24 @@ FAMILIES: dict[str, Family] = {
     "poisson": _counts(_BY_RATE, rate=_positive, log_rate=_real),
     "geometric": _counts(_BY_PROBS, logits=_real, probs=_unit),
     "negative_binomial": _counts(_BY_PROBS, total_count=_count, logits=_real, probs=_unit),
-    "zipf": Family({"power": Parameter(within=Interval(1.0, INF, True))}, Num("int", Interval(1.0))),
+    "zipf": Family(
+        {"power": Parameter(within=Interval(1.0, INF, True))}, Num("int", Interval(1.0))
+    ),
 }
 """Every distribution of the language with a fixed family."""
 
-STRATEGIES = {
+STRATEGIES: dict[str, str | None] = {
     "reparam": "a distribution whose draws are differentiable in its parameters",
-    "score": None,
     "enum": "a distribution with a finite list of values",
+    **dict.fromkeys(
+        (
+            *("score", "mvd", "local", "rejection", "rebar", "relax", "lax"),
+            *("arm", "arms", "disarm", "unordered_set", "sum_and_sample"),
+            *("gumbel_softmax", "straight_through"),
+        )
+    ),
 }
-"""Gradient strategies, and what a distribution must be for them (`None`: anything)."""
+"""Gradient strategies, and what a distribution must be for them.
+
+`None`: the compiler says which choices can have it.
+"""

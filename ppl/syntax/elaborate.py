@@ -20,6 +20,8 @@ import numpy as np
 from jax.scipy.special import logsumexp
 
 from ppl import lang
+from ppl.compiler.enumeration import enumeration
+from ppl.compiler.strategies import strategies
 from ppl.errors import PplError
 from ppl.lang import supports
 from ppl.syntax import ast
@@ -242,7 +244,15 @@ def _choice(s: ast.Choice, env: Env) -> None:
 def _strategy(s: ast.Strategy, env: Env) -> Any:
     if not s.arguments:
         return s.name
-    return (s.name, {a.name: value(a.value, env) for a in s.arguments})
+    # A name stands for itself: baseline = leave_one_out.
+    given = {
+        str(a.name): a.value.name if isinstance(a.value, ast.Name) else value(a.value, env)
+        for a in s.arguments
+    }
+    try:
+        return type(strategies[s.name])(**given)
+    except TypeError as e:
+        raise PplError(f"the strategy {s.name!r} has no such arguments", because=str(e)) from None
 
 
 def _let(s: ast.Let, env: Env) -> None:
@@ -271,7 +281,10 @@ def _draw(app: App, shape: tuple[int, ...]) -> Any:
     params = family.bind(app.args, dict(app.kwargs))
     event = tuple(family.event_shape({n: p.shape for n, p in params.items()}))
     batch = shape[: len(shape) - len(event)]
-    wide = {n: jnp.broadcast_to(p, batch + p.shape[p.ndim - family.parameters[n] :]) for n, p in params.items()}
+    wide = {
+        n: jnp.broadcast_to(p, batch + p.shape[p.ndim - family.parameters[n] :])
+        for n, p in params.items()
+    }
     return app.program.sample(**wide)
 
 
@@ -502,7 +515,9 @@ def _one_less(body: ast.Block) -> Iterable[tuple[str, tuple[str, ...]]]:
 
 def choice_names(block: ast.Block) -> list[str]:
     """The addresses of the choices in a block."""
-    return list(dict.fromkeys(n.target.name for n in ast.walk((block,)) if isinstance(n, ast.Choice)))
+    return list(
+        dict.fromkeys(n.target.name for n in ast.walk((block,)) if isinstance(n, ast.Choice))
+    )
 
 
 _STATEMENTS: dict[type, Callable[[Any, Env], Any]] = {
@@ -690,7 +705,7 @@ def _method(e: ast.Call, env: Env) -> Any:
     assert isinstance(by, ast.Call)
     args = [_method_argument(a, env) for a in by.positional()]
     kwargs = {n: _method_argument(a, env) for n, a in by.named().items()}
-    return getattr(lang, by.function)(*args, **kwargs)
+    return _METHODS[by.function](*args, **kwargs)
 
 
 def _method_argument(e: ast.Expr, env: Env) -> Any:
@@ -700,6 +715,12 @@ def _method_argument(e: ast.Expr, env: Env) -> Any:
             return home.programs[e.name]
     return value(e, env)
 
+
+_METHODS: dict[str, Callable[..., Any]] = {
+    "enumeration": enumeration,
+    "importance": lang.importance,
+    "sir": lang.sir,
+}
 
 _SPECIAL: dict[str, Callable[[ast.Call, Env], Any]] = {
     "sim": _sim,

@@ -114,7 +114,12 @@ REDUCTIONS: dict[str, Callable[[Interval], Interval]] = {
 AXIS = {"softmax": "simplex", "log_softmax": None, "cumsum": None}
 """Functions along the last axis, and the structure of their result."""
 
-MAKERS = {"zeros": Interval(0.0, 0.0), "ones": Interval(1.0, 1.0), "eye": UNIT, "arange": NONNEGATIVE}
+MAKERS = {
+    "zeros": Interval(0.0, 0.0),
+    "ones": Interval(1.0, 1.0),
+    "eye": UNIT,
+    "arange": NONNEGATIVE,
+}
 """Functions from sizes to an array."""
 
 OTHER = {
@@ -144,7 +149,6 @@ METHODS = {
     "enumeration": 0,
     "importance": 2,
     "sir": 2,
-    "smc": 2,
 }
 """How to integrate, and the number of arguments: a proposal and a number of particles."""
 

@@ -324,7 +324,9 @@ class _Run:
             at += 1
             if kind == "LBRACE":
                 # The header is broken: its block is read as if it were part of the outer one.
-                at_line_end = text[starts[at - 1] + 1 : starts[at]].lstrip(" \t").startswith(("\n", "#"))
+                at_line_end = (
+                    text[starts[at - 1] + 1 : starts[at]].lstrip(" \t").startswith(("\n", "#"))
+                )
                 open_braces += not (at_line_end and in_block)
                 if at_line_end and in_block:
                     self._drop_closing(at)
@@ -355,7 +357,9 @@ class _Run:
         expected = sorted(_expected(self.states))
         if kind == "UNKNOWN":
             what = f"unexpected character{'s' * (len(text) > 1)} {text!r}"
-            self.broken.errors.append(Diagnostic(what, span, fix="remove it; comments begin with #"))
+            self.broken.errors.append(
+                Diagnostic(what, span, fix="remove it; comments begin with #")
+            )
             return
         found = "the end of the text" if kind == END else repr(text)
         fix = None

@@ -69,7 +69,11 @@ class _Printer:
         return "\n".join(self.lines) + "\n" if self.lines else ""
 
     def _trivia(self, node: ast.Node) -> ast.Trivia:
-        return self.trivia.get(node.span[0], ast.Trivia()) if node.span != ast.NOWHERE else ast.Trivia()
+        return (
+            self.trivia.get(node.span[0], ast.Trivia())
+            if node.span != ast.NOWHERE
+            else ast.Trivia()
+        )
 
     def _leading(self, trivia: ast.Trivia, indent: str) -> None:
         self.lines += [indent + comment for comment in trivia.leading]
@@ -77,7 +81,9 @@ class _Printer:
     def _emit(self, indent: str, head: str, expr: ast.Expr | None, tail: str, comment: str) -> None:
         """`head expr tail  # comment`; the expression over several lines if it is too long."""
         text = "" if expr is None else fit(expr, len(indent) + len(head) + len(tail), indent)
-        self.lines += (indent + head + text + tail + (f"  {comment}" if comment else "")).split("\n")
+        self.lines += (indent + head + text + tail + (f"  {comment}" if comment else "")).split(
+            "\n"
+        )
 
     def _declaration(self, d: ast.Declaration, comment: str) -> None:
         match d:
@@ -88,7 +94,9 @@ class _Printer:
             case ast.Const(name=name, value=value):
                 self._emit("", f"const {name} = ", value, "", comment)
             case ast.Data(name=name, type=type_, value=None, source=source):
-                self._emit("", f'data {name}: {show_type(type_)} from "{source}"', None, "", comment)
+                self._emit(
+                    "", f'data {name}: {show_type(type_)} from "{source}"', None, "", comment
+                )
             case ast.Data(name=name, type=type_, value=value):
                 self._emit("", f"data {name}: {show_type(type_)} = ", value, "", comment)
             case ast.Extern():
@@ -128,7 +136,9 @@ class _Printer:
                 self._emit(indent, f"let ({', '.join(s.names)}) = ", s.value, "", comment)
             case ast.Param():
                 sign = "~" if s.random else "="
-                self._emit(indent, f"param {s.name}: {show_type(s.type)} {sign} ", s.init, "", comment)
+                self._emit(
+                    indent, f"param {s.name}: {show_type(s.type)} {sign} ", s.init, "", comment
+                )
             case ast.Observe():
                 head = f"observe {_expr(s.value)} ~ "
                 self._emit(indent, head, s.program, _where(s.mask), comment)
@@ -138,7 +148,9 @@ class _Printer:
                 self._block(indent, f"plate {s.variable} in ", s.size, s.body, comment)
             case ast.Scan():
                 state = f" with {_arguments(s.state)} "
-                self._block(indent, f"scan {s.variable} in {_expr(s.size)}{state}", None, s.body, comment)
+                self._block(
+                    indent, f"scan {s.variable} in {_expr(s.size)}{state}", None, s.body, comment
+                )
             case ast.Next():
                 self._emit(indent, f"next {s.name} = ", s.value, "", comment)
             case ast.If(otherwise=None):
@@ -272,7 +284,9 @@ def _record_field(f: ast.Argument) -> str:
 def fit(e: ast.Expr, used: int, indent: str) -> str:
     """An expression, broken at the commas of its outermost brackets if it would be too long."""
     text = _expr(e)
-    if used + len(text) <= WIDTH or not isinstance(e, ast.Call | ast.Array | ast.Tuple | ast.Record):
+    if used + len(text) <= WIDTH or not isinstance(
+        e, ast.Call | ast.Array | ast.Tuple | ast.Record
+    ):
         return text
     head, items, close = _parts(e)
     lines, line = [head], indent + "   "

@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from ppl.compiler.objective import Objective
 from ppl.errors import DataError, PplError, suggestion
+from ppl.lang import gen
 from ppl.syntax import ast, elaborate
 from ppl.syntax.library import Checked, check_path, check_text
 
@@ -63,19 +65,60 @@ class Text:
         }
         self._module = module
 
-    @cached_property
+    def with_data(self, name: str) -> Any:
+        """A model or guide with its arguments from the file's data: a program without arguments.
+
+        Raises:
+            DataError: an argument is not among the data.
+        """
+        home = self._module.homes[name]
+        d = home.declarations[name]
+        assert isinstance(d, ast.Program)
+        given = {p.name: self.datum(p.name, name) for p in d.parameters}
+        app = home.apply(d, (), given)
+
+        def run() -> Any:
+            return home.run(d, (), given)
+
+        run.__name__ = run.__qualname__ = name
+        return gen(run) if app.args else app.program
+
+    def datum(self, name: str, program: str) -> Any:
+        """What the file has for an argument of a program.
+
+        Raises:
+            DataError: nothing.
+        """
+        sizes = self._sizes_of_data()
+        if name not in {**self.data, **sizes}:
+            raise DataError(
+                f"there are no data for the argument {name!r} of {program}",
+                because=suggestion(name, self.data),
+                fix=f"declare them in the file, data {name}: TYPE = ..., or pass them",
+            )
+        return self.data.get(name, sizes.get(name))
+
+    @property
     def data(self) -> dict[str, Any]:
         """The data that the file declares or refers to, by name; and its constants.
 
         Raises:
             DataError: a file is missing, or what it has does not fit the declared type.
         """
+        return self._read[0]
+
+    def _sizes_of_data(self) -> dict[str, Any]:
+        """What the sizes are that the types of the data name."""
+        return self._read[1]
+
+    @cached_property
+    def _read(self) -> tuple[dict[str, Any], dict[str, Any]]:
         found: dict[str, Any] = dict(self._module.consts)
         sizes: dict[str, Any] = dict(self._module.consts)
         for d in self.checked.file.declarations:
             if isinstance(d, ast.Data):
                 found[d.name] = self._load(d, sizes)
-        return found
+        return found, sizes
 
     def _load(self, d: ast.Data, sizes: dict[str, Any]) -> Any:
         env = elaborate.Env(self._module)
@@ -121,9 +164,7 @@ class TextObjective:
     @property
     def arguments(self) -> tuple[str, ...]:
         """The names of the data."""
-        return tuple(
-            p.name for p in self.declaration.parameters if p.type != ast.ArrayType("size")
-        )
+        return tuple(p.name for p in self.declaration.parameters if p.type != ast.ArrayType("size"))
 
     @property
     def data(self) -> tuple[Any, ...]:
@@ -132,15 +173,16 @@ class TextObjective:
         Raises:
             DataError: it does not have them all.
         """
-        found = self.text.data
-        for name in self.arguments:
-            if name not in found:
-                raise DataError(
-                    f"there are no data for the argument {name!r} of {self.__name__}",
-                    because=suggestion(name, found),
-                    fix=f"declare them in the file, data {name}: TYPE = ..., or pass them",
-                )
-        return tuple(found[name] for name in self.arguments)
+        return tuple(self.text.datum(name, self.__name__) for name in self.arguments)
+
+    def with_data(self) -> Objective:
+        """The objective of the file's data, as `vi.fit` takes it.
+
+        Raises:
+            DataError: the file does not have them all.
+        """
+        guide, args = self.guide(*self.data) or (None, ())
+        return Objective(self, self.__name__, self.data, guide, args)
 
     def _sizes(self) -> dict[str, Any]:
         names = [p.name for p in self.declaration.parameters if p.name not in self.arguments]
@@ -235,7 +277,9 @@ def _read(source: str, name: str, directory: Path) -> Any:
         ".npz": _read_npz,
     }
     if path.suffix not in readers:
-        raise DataError(f"data {name}: {source!r} is none of {', '.join(readers)}, file.py:function")
+        raise DataError(
+            f"data {name}: {source!r} is none of {', '.join(readers)}, file.py:function"
+        )
     try:
         return readers[path.suffix](path, name)
     except (ValueError, KeyError) as e:

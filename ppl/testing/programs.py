@@ -185,7 +185,9 @@ class _Maker:
         name = self.name("a")
         value = self.real_value(scope)
         statement = ast.Let(ast.Target(name), self._function(value, scope))
-        return statement, scope.plus(_Value(ast.Name(name), "real", True if value.noisy else self._noisy))
+        return statement, scope.plus(
+            _Value(ast.Name(name), "real", True if value.noisy else self._noisy)
+        )
 
     def _function(self, a: _Value, scope: _Scope) -> ast.Expr:
         b = self.real_value(scope)
@@ -213,14 +215,20 @@ class _Maker:
         self, body: list[ast.Statement], after: _Scope, scope: _Scope, size: int
     ) -> list[_Value]:
         """What a loop made, seen from outside: entries of arrays, and sums over them."""
-        made = {v.expr.base.name: v for v in after.values if isinstance(v.expr, ast.Index) and isinstance(v.expr.base, ast.Name)}
+        made = {
+            v.expr.base.name: v
+            for v in after.values
+            if isinstance(v.expr, ast.Index) and isinstance(v.expr.base, ast.Name)
+        }
         found = []
         for s in body:
             if isinstance(s, ast.Choice) and s.target.name in made:
                 v = made[s.target.name]
                 outer = tuple(ast.Name(i) for i, _ in scope.loops)
                 first = ast.Index(ast.Name(s.target.name), (*outer, ast.Number(0)))
-                whole = ast.Index(ast.Name(s.target.name), outer) if outer else ast.Name(s.target.name)
+                whole = (
+                    ast.Index(ast.Name(s.target.name), outer) if outer else ast.Name(s.target.name)
+                )
                 found.append(replace(v, expr=first))
                 total = call("sum", whole if v.kind == "real" else call("real", whole))
                 found.append(_Value(total, "real", v.noisy))
@@ -280,9 +288,7 @@ class _Maker:
         """A truth value that no continuous choice decides."""
         options: list[ast.Expr] = [v.expr for v in self.values(scope, "bool")]
         options += [op(v.expr, "==", ast.Number(1)) for v in self.values(scope, "int")]
-        options += [
-            op(v.expr, ">", num(0.6)) for v in self.values(scope, "real") if not v.noisy
-        ]
+        options += [op(v.expr, ">", num(0.6)) for v in self.values(scope, "real") if not v.noisy]
         return self.pick(options or [ast.Boolean(True)])
 
     def probability(self, scope: _Scope) -> ast.Expr:
@@ -324,7 +330,9 @@ class _Maker:
         x = call("real", x)
         rank = len(choice.target.indices)
         if rank == 0:
-            return self.pick([x, op(ast.Name("r"), "*", x), op(op(x, "+", num(0.5)), "^", ast.Number(2))])
+            return self.pick(
+                [x, op(ast.Name("r"), "*", x), op(op(x, "+", num(0.5)), "^", ast.Number(2))]
+            )
         squares = call("sum", op(x, "^", ast.Number(2)))
         options = [call("sum", x), op(call("sum", x), "^", ast.Number(2)), squares]
         options.append(op(ast.Name("r"), "*", call("exp", call("tanh", call("sum", x)))))

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from ppl.vi._batches import Stream
 from ppl.vi._loop import Inputs, Loop, State
-from ppl.vi._mesh import place_rows
+from ppl.vi._mesh import place_rows, put_everywhere
 from ppl.vi.convergence import Windows
 from ppl.vi.progress import Bar, Pace
 
@@ -73,6 +73,7 @@ class Run:
         loop: Loop,
         inputs: Inputs,
         starts: list[dict[str, Any]],
+        batch: tuple[Any, ...],
         steps: int,
         *,
         stream: Stream | None = None,
@@ -88,7 +89,9 @@ class Run:
         self.block: tuple[Inputs, int] = (self._next_inputs(1), 0)
         if stream is not None:
             stream.rewind()
-        state = loop.start(self.block[0], starts)
+        state = loop.start(self.block[0], starts, batch)
+        if mesh is not None:
+            state = put_everywhere(state, mesh)
         self.made = Made(state, place=None if stream is None else stream.place)
 
     def _next_inputs(self, count: int) -> Inputs:
@@ -129,6 +132,15 @@ class Run:
             best = self.best
             unconstrained = jax.tree.map(lambda x: x[best], unconstrained)
         return self.loop.constrain(self.block[0], unconstrained)
+
+    def continue_from(self, place: Any, windows: list[Any]) -> None:
+        """Restore what is beside `made`: the place of the source, and the last windows."""
+        if self._stream is not None:
+            self._stream.go_to(place)
+        if self.windows is not None:
+            arrays = [np.asarray(x) for x in windows]
+            kept = [tuple(arrays[i : i + 4]) for i in range(0, len(arrays), 4)]
+            self.windows.restore(kept, self.made.state.params)
 
     def compile(self) -> None:
         """Compile the loop, if an earlier fit has not."""

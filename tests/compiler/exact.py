@@ -12,13 +12,10 @@ import numpy as np
 
 from ppl._compat import sub_jaxprs
 from ppl.compiler import compile
+from ppl.testing import assert_unbiased_draws
 
 Z_BOUND = 5.5
 """|z| beyond which a test fails: false-alarm rate 4e-8 per test."""
-
-POWER = 2.33
-"""Enough draws that a bias of the stated size fails with a probability of 99 %."""
-
 
 QUICK = {"xla_backend_optimization_level": 0}
 """For `jax.jit`: compiling takes longer than running, and unoptimised code compiles three times
@@ -58,21 +55,19 @@ def check_unbiased(
     *,
     exact_value: float | None = None,
     data: tuple[Any, ...] = (),
-    samples: int = 20_000,
     bias: float = 0.03,
     **options: Any,
 ) -> float:
-    """z-test of a compiled objective's gradient; returns the gradient's largest sd.
+    """`assert_unbiased` with a bias relative to the whole gradient; returns its largest sd.
 
     Args:
         exact_grad: with respect to the parameter `theta`, or a dictionary by parameter.
-        exact_value: of the objective; tested if given.
         options: of `compile`.
     """
     est = compile(objective, **options)
     params = est.init(jax.random.key(0), *data)
-    draw = jax.vmap(lambda key: est.value_and_grad(key, params, *data))
-    return check_draws(draw, exact_grad, exact_value=exact_value, samples=samples, bias=bias)
+    draw = lambda key: est.value_and_grad(key, params, *data)
+    return check_draws(draw, exact_grad, exact_value=exact_value, bias=bias)
 
 
 def check_draws(
@@ -80,45 +75,19 @@ def check_draws(
     exact_grad: Any,
     *,
     exact_value: float | None = None,
-    samples: int = 20_000,
     bias: float = 0.03,
 ) -> float:
-    """z-test of an estimator; returns the gradient's largest sd.
-
-    At least `samples` gradients are drawn, and then as many as it takes for a relative bias
-    `bias` to be seen with a probability of 99 %. An entry without variance must be exact to
-    float32.
-
-    Args:
-        draw: from keys to values and gradients, one of each per key.
-    """
+    """The same for a function that draws a value and a gradient."""
     exact = exact_grad if isinstance(exact_grad, dict) else {"theta": exact_grad}
-    wanted = np.concatenate([np.ravel(exact[n]) for n in sorted(exact)]).astype(np.float64)
-    size = max(1.0, np.max(np.abs(wanted)))
-    run = jax.jit(draw, compiler_options=QUICK)
-    values, grads = [], []
-    while True:
-        value, grad = run(jax.random.split(jax.random.key(len(grads)), samples))
-        values.append(np.asarray(value, np.float64))
-        entries = [np.reshape(grad[n], (samples, -1)) for n in sorted(exact)]
-        grads.append(np.concatenate(entries, -1).astype(np.float64))
-        n = len(grads) * samples
-        mean, sd = np.mean(np.concatenate(grads), 0), np.std(np.concatenate(grads), 0)
-        stderr = sd / np.sqrt(n)
-        constant = sd < 1e-5 * size
-        if np.all(constant | ((Z_BOUND + POWER) * stderr < bias * np.max(np.abs(wanted)))):
-            break
-        assert n < 10_000_000, ("too few samples", stderr, wanted)
-    allowed = np.where(constant, 2e-4 * size, Z_BOUND * stderr)
-    assert np.all(np.abs(mean - wanted) < allowed), (mean, wanted, stderr)
-    if exact_value is not None:
-        stderr = np.std(values) / np.sqrt(n) + 1e-4 * max(1.0, abs(exact_value))
-        assert abs(np.mean(values) - exact_value) < Z_BOUND * stderr, (
-            np.mean(values),
-            exact_value,
-            stderr,
-        )
-    return float(np.max(sd))
+
+    def only_tested(key: jax.Array) -> Any:
+        value, grad = draw(key)
+        return value, {n: grad[n] for n in exact}
+
+    report = assert_unbiased_draws(
+        only_tested, exact, exact_value=exact_value, bias=bias, whole_gradient=True
+    )
+    return float(np.max([s for n, s in zip(report.names, report.sd, strict=True) if n != "value"]))
 
 
 def count_equations(fun: Callable, *args: Any) -> int:

@@ -58,7 +58,7 @@ def check_subsampled(objective, size, whole, exact, **options):
         indices = jax.random.choice(first, whole, (size,), replace=False)
         return est.value_and_grad(second, params, indices)
 
-    check_draws(jax.vmap(draw), exact, **options)
+    check_draws(draw, exact, **options)
 
 
 @pytest.mark.parametrize("strategy", ["score", "reparam"])

@@ -218,3 +218,10 @@ def test_the_table_of_distributions_is_that_of_the_language():
         assert known.enum == (family.enumerate is not None), name
         kinds = {"real": "float", "int": "int", "bool": "bool"}
         assert name == "delta" or kinds[known.draw.kind] == family.kind, name
+
+
+def test_the_table_of_strategies_is_that_of_the_compiler():
+    from ppl.compiler.strategies import strategies
+    from ppl.syntax.distributions import STRATEGIES
+
+    assert STRATEGIES.keys() == strategies.keys()

@@ -9,7 +9,9 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
+from ppl import _compat
 from ppl.compiler.strategies.base import Choice, Kind, register
 from ppl.compiler.tables import Val
 from ppl.lang.staged import Eqn, Lit
@@ -27,17 +29,37 @@ def joint_size(eqn: Eqn) -> int:
 
 
 def support_values(eqn: Eqn) -> Any:
-    """All values of one lane, `[size, *event]`, or `None` if there is no finite list."""
+    """The values that one lane of a choice can take, `[size, *event]`, or `None`."""
     family, names = eqn.params["family"], eqn.params["names"]
     if family.enumerate is None:
         return None
     known = {
-        n: a.val if isinstance(a, Lit) else jax.ShapeDtypeStruct(a.aval.shape, a.aval.dtype)
+        n: a.val
+        if isinstance(a, Lit) and _compat.is_concrete(a.val)
+        else jax.ShapeDtypeStruct(a.aval.shape, a.aval.dtype)
         for n, a in zip(names, eqn.ins, strict=True)
     }
     with jax.ensure_compile_time_eval():
         values = family.enumerate(known)
     return None if values is None else np.asarray(values)
+
+
+def support_table(eqn: Eqn, joint: bool) -> Array:
+    """All values of a choice, `[values, *lanes, *event]`.
+
+    Args:
+        joint: list all combinations of the lanes' values; else all lanes take a value at once.
+    """
+    shape, values = tuple(eqn.params["shape"]), support_values(eqn)
+    event = values.shape[1:]
+    if joint:
+        lanes = math.prod(shape)
+        grid = np.indices((len(values),) * lanes).reshape(lanes, -1)  # [lanes, combinations]
+        table = values[grid.T].reshape(-1, *shape, *event)
+    else:
+        lead = (len(values), *(1,) * len(shape), *event)
+        table = np.broadcast_to(values.reshape(lead), (len(values), *shape, *event))
+    return jnp.asarray(table)
 
 
 @register
@@ -60,16 +82,7 @@ class Enumerate:
 
     def lower(self, choice: Choice) -> Val:
         shape = tuple(choice.eqn.params["shape"])
-        values = support_values(choice.eqn)
-        event = values.shape[1:]
-        if choice.joint:
-            lanes = math.prod(shape)
-            grid = np.indices((len(values),) * lanes).reshape(lanes, -1)  # [lanes, combinations]
-            table = values[grid.T].reshape(-1, *shape, *event)
-        else:
-            lead = (len(values), *(1,) * len(shape), *event)
-            table = np.broadcast_to(values.reshape(lead), (len(values), *shape, *event))
-        value = Val(jnp.asarray(table), (choice.source,))
+        value = Val(support_table(choice.eqn, choice.joint), (choice.source,))
         probability = choice.probability(value)
         if choice.joint:
             axes = tuple(range(-len(shape), 0))
