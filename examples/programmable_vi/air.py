@@ -14,25 +14,18 @@ Sources: Eslami et al. (arXiv 1603.08575); Becker et al. (arXiv 2406.15742), fig
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 
-from examples._report import OUTPUTS, console, print_table, run_as_script, save_figure
-from examples.programmable_vi import scenes
-from examples.programmable_vi.scenes import CANVAS, DIGIT, Scenes, cut, paste
-from ppl import bind_params, density, flip, gen, normal, param, seed, sim, vi
+from examples.programmable_vi.scenes import CANVAS, DIGIT, cut, paste
+from ppl import flip, gen, normal, param, vi
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
 LOOKS, CODE, WIDTH = 3, 10, 64
 MORE = 0.05, 0.05**2.3, 0.05**5  # probabilities a priori of one more digit, as in the paper

@@ -26,14 +26,14 @@ def _interpolation(center: Array, size: Array) -> Float[Array, "digit canvas"]:
     return jax.nn.relu(1 - distance)
 
 
-def cut(canvas: Float[Array, "canvas canvas"], where: Float[Array, "3"]) -> Array:
+def cut(canvas: Float[Array, "canvas canvas"], where: Float[Array, 3]) -> Array:
     """The 8 x 8 image in the window `where`: its size, and its centre's row and column."""
     size, row, column = where
     rows, columns = _interpolation(row, size), _interpolation(column, size)
     return rows @ canvas @ columns.T * (DIGIT / size) ** 2
 
 
-def paste(image: Float[Array, "digit digit"], where: Float[Array, "3"]) -> Array:
+def paste(image: Float[Array, "digit digit"], where: Float[Array, 3]) -> Array:
     """A canvas, empty but for the image in the window `where`."""
     size, row, column = where
     return _interpolation(row, size).T @ image @ _interpolation(column, size)
@@ -70,9 +70,7 @@ def make(n: int, seed: int, most: int = 2) -> Scenes:
         centers[again] = rng.uniform(3, CANVAS - 4, (again.sum(), most, 2))
     chosen = digits[rng.integers(0, len(digits), (n, most))]
     where = np.concatenate([sizes[..., None], centers], -1)
-    pasted = jax.jit(jax.vmap(jax.vmap(paste)))(
-        chosen.astype(np.float32), where.astype(np.float32)
-    )
+    pasted = jax.jit(jax.vmap(jax.vmap(paste)))(chosen.astype(np.float32), where.astype(np.float32))
     there = np.arange(most) < counts[:, None]
     images = np.asarray((pasted * there[..., None, None]).sum(1)).clip(0, 1)
     return Scenes(images, counts)
