@@ -26,14 +26,14 @@ def _interpolation(center: Array, size: Array) -> Float[Array, "digit canvas"]:
     return jax.nn.relu(1 - distance)
 
 
-def cut(canvas: Float[Array, "canvas canvas"], where: Float[Array, 3]) -> Array:
+def cut(canvas: Float[Array, "canvas canvas"], where: Float[Array, " 3"]) -> Array:
     """The 8 x 8 image in the window `where`: its size, and its centre's row and column."""
     size, row, column = where
     rows, columns = _interpolation(row, size), _interpolation(column, size)
     return rows @ canvas @ columns.T * (DIGIT / size) ** 2
 
 
-def paste(image: Float[Array, "digit digit"], where: Float[Array, 3]) -> Array:
+def paste(image: Float[Array, "digit digit"], where: Float[Array, " 3"]) -> Array:
     """A canvas, empty but for the image in the window `where`."""
     size, row, column = where
     return _interpolation(row, size).T @ image @ _interpolation(column, size)

@@ -20,6 +20,7 @@ from ppl.compiler.lower import Lowering
 from ppl.compiler.noise import NOISE, Noise
 from ppl.compiler.objective import Objective, as_objective
 from ppl.compiler.plan import CannotEnumerate, Plan, make_plan
+from ppl.compiler.variance import gradient_variance
 from ppl.errors import AddressError, BiasWarning, ShapeError, StrategyError, suggestion
 from ppl.lang.keys import sample_keys
 from ppl.lang.seed import param_leaves
@@ -145,10 +146,30 @@ class Estimator:
         sites = [*(k.site for k in plan.kinks), *plan.biased]
         return list(dict.fromkeys(e.params["address"] for e in sites))
 
-    def explain(self, *data: Any) -> Explanation:
-        """What the compiler does with the objective, and why; prints as text."""
+    def explain(
+        self,
+        *data: Any,
+        variance: bool = False,
+        params: Params | None = None,
+        key: jax.Array | None = None,
+        draws: int = 1024,
+    ) -> Explanation:
+        """What the compiler does with the objective, and why; prints as text.
+
+        Args:
+            variance: measure the gradient's variance, and the part that each choice has in it
+                (see `GradientVariance`).
+            params: where to measure; the initial parameters if `None`.
+            key: for the measurement; `jax.random.key(0)` if `None`.
+            draws: gradients to measure with, about; each takes one more for each address.
+        """
         data = data or self.objective.data
-        return explain(self.objective.name, self.plan(*data), self.num_samples(*data))
+        measured = None
+        if variance:
+            key = jax.random.key(0) if key is None else key
+            params = self.init(key, *data) if params is None else params
+            measured = gradient_variance(self, params, data, key, draws)
+        return explain(self.objective.name, self.plan(*data), self.num_samples(*data), measured)
 
     # ---------------------------------------------------------------------------- parameters
 

@@ -58,6 +58,7 @@ from ppl.lang.distributions import wishart as wishart
 from ppl.lang.distributions import zipf as zipf
 from ppl.lang.expectation import E as E
 from ppl.lang.factor import factor as factor
+from ppl.lang.frozen import frozen as frozen
 from ppl.lang.inference import Inference as Inference
 from ppl.lang.inference import Target as Target
 from ppl.lang.inference import importance as importance

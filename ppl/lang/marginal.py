@@ -132,32 +132,13 @@ class Marginal(Combinators, GFI):
     def _trace(self, tr: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tr:
         """From a trace of the program: the kept choices, with the estimate of their density."""
         choices = tr.get_choices()
-        kept = self._kept(choices)
-        rest = without_observed(choices, kept)
+        kept, rest = split_choices(choices, self.keep.value)
         if not flat_choices(rest):  # nothing is integrated out
             return Tr(self, (args, kwargs), kept, kept, tr.get_score())
         with scope(self.by.value.name):
             log_q = self.by.value.log_density(self._target(kept, args, kwargs), rest)
         log_s = self._counted(-tr.get_score() - log_q)
         return Tr(self, (args, kwargs), kept, kept, -log_s)
-
-    def _kept(self, choices: Choices) -> Choices:
-        kept: Choices = {}
-        for address in self.keep.value:
-            value = choices
-            for part in address.split("/"):
-                if not isinstance(value, dict) or part not in value:
-                    raise AddressError(
-                        f"marginal: {address!r} is to be kept, but is no choice of the program",
-                        address=current_address(),
-                        because=suggestion(address, flat_choices(choices)),
-                        fix="give full addresses: keep=['x', 'layer/z']",
-                    )
-                value = value[part]
-            for part in reversed(address.split("/")):
-                value = {part: value}
-            kept = merge_updated(kept, value)
-        return kept
 
     def _is_complete(self, x: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether all kept choices are given."""
@@ -166,7 +147,9 @@ class Marginal(Combinators, GFI):
         return not set(self._addresses(args, kwargs)) - set(flat_choices(x))
 
     def _addresses(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        return flat_choices(self._kept(choice_shapes(self.program, args, kwargs)))
+        return flat_choices(
+            split_choices(choice_shapes(self.program, args, kwargs), self.keep.value)[0]
+        )
 
     def _check(self, x: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Raise an `AddressError` unless exactly the kept choices are given."""
@@ -191,3 +174,30 @@ class Marginal(Combinators, GFI):
                 because=suggestion(missing[0], given),
                 fix="add it to the choices, e.g. as an observation or a choice of the guide",
             )
+
+
+def split_choices(choices: Choices, keep: Iterable[str]) -> tuple[Choices, Choices]:
+    """Nested choices at the addresses `keep`, and the others.
+
+    Raises:
+        AddressError: there is no such address.
+
+    >>> split_choices({"a": 1.0, "b": {"c": 2.0, "d": 3.0}}, ["b/c"])
+    ({'b': {'c': 2.0}}, {'a': 1.0, 'b': {'d': 3.0}})
+    """
+    kept: Choices = {}
+    for address in keep:
+        value = choices
+        for part in address.split("/"):
+            if not isinstance(value, dict) or part not in value:
+                raise AddressError(
+                    f"{address!r} is no choice of the program",
+                    address=current_address(),
+                    because=suggestion(address, flat_choices(choices)),
+                    fix="give full addresses: ['x', 'layer/z']",
+                )
+            value = value[part]
+        for part in reversed(address.split("/")):
+            value = {part: value}
+        kept = merge_updated(kept, value)
+    return kept, without_observed(choices, kept)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from ppl import _compat
+from ppl.lang.frozen import as_declared
 from ppl.lang.primitives import param_p
 from ppl.lang.supports import Support, real
 
@@ -81,11 +82,13 @@ def param(name: str, init: Any, support: Support = real) -> Any:
     leaves, treedef = jax.tree.flatten(arrays)
     source = _compat.current_source()
     leaves = [
-        param_p.bind(
-            jnp.asarray(leaf),
-            name=name,
-            info=ParamInfo(support, i, treedef, static, initialiser),
-            source=source,
+        as_declared(
+            param_p.bind(
+                jnp.asarray(leaf),
+                name=name,
+                info=ParamInfo(support, i, treedef, static, initialiser),
+                source=source,
+            )
         )
         for i, leaf in enumerate(leaves)
     ]

@@ -181,7 +181,7 @@ class Calls:
                 self.error(
                     a,
                     f"{e.function} takes {', '.join(names)}",
-                    because=suggestion(a.name, names) if a.name else f"this is one too many",
+                    because=suggestion(a.name, names) if a.name else "this is one too many",
                 )
                 complete = False
             elif found is None:

@@ -8,8 +8,8 @@ from typing import Any
 
 from ppl.errors import suggestion
 from ppl.syntax import ast
-from ppl.syntax.functions import FUNCTIONS, IN_OBJECTIVES, PROGRAMS
 from ppl.syntax.distributions import FAMILIES
+from ppl.syntax.functions import FUNCTIONS, IN_OBJECTIVES, PROGRAMS
 from ppl.syntax.scope import Scope, Var
 from ppl.syntax.types import (
     INF,

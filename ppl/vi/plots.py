@@ -32,7 +32,7 @@ STYLE = {
 _BLUE, _ORANGE = "C0", "C1"
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
     try:
         from matplotlib import pyplot
     except ImportError as error:
@@ -48,7 +48,7 @@ def _styled[**P, T](draw: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(draw)
     def styled(*args: P.args, **kwargs: P.kwargs) -> T:
-        with _pyplot().rc_context(STYLE):
+        with pyplot().rc_context(STYLE):
             return draw(*args, **kwargs)
 
     return styled
@@ -65,7 +65,7 @@ def plot_loss(losses: Float[np.ndarray, " steps"], ax: Axes | None = None) -> Ax
     Raises:
         ImportError: matplotlib is not installed.
     """
-    axes: Any = _pyplot().gca() if ax is None else ax
+    axes: Any = pyplot().gca() if ax is None else ax
     steps = np.arange(1, len(losses) + 1)
     window = max(1, len(losses) // 50)
     axes.plot(steps, losses, lw=0.5, alpha=0.4, color=_BLUE, label="loss")
@@ -202,7 +202,7 @@ def _panels(count: int, *, wide: bool = False) -> tuple[Figure, list[Any]]:
 
 
 def _figure(size: tuple[float, float]) -> Figure:
-    _pyplot()
+    pyplot()
     from matplotlib.figure import Figure
 
     return Figure(figsize=size, layout="constrained")

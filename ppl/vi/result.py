@@ -270,9 +270,20 @@ class Fit:
 
         return save(self, path)
 
-    def explain(self) -> Explanation:
-        """How the objective was compiled: strategies, costs, warnings."""
-        return self.estimator.explain(*self.data)
+    @property
+    def biased(self) -> list[str]:
+        """Addresses of the choices whose gradient was, or may have been, biased."""
+        return self.estimator.biased(*self.data)
+
+    def explain(self, *, variance: bool = False, draws: int = 1024) -> Explanation:
+        """How the objective was compiled: strategies, costs, warnings.
+
+        Args:
+            variance: measure the gradient's variance at the fitted parameters, choice by choice.
+            draws: gradients to measure with.
+        """
+        options = {"params": self.params, "key": self._key("explain", None), "draws": draws}
+        return self.estimator.explain(*self.data, variance=variance, **options)
 
     def plot_loss(self, ax: Axes | None = None) -> Axes:
         """Draw the losses (needs the `plots` extra)."""
@@ -408,4 +419,6 @@ class Fit:
     def __repr__(self) -> str:
         last = f", loss {self.losses[-1]:.6g}" if self.steps else ""
         stopped = ", interrupted" if self.interrupted else ""
-        return f"<Fit: {self.steps} steps{last}{stopped}, params {', '.join(self.params)}>"
+        biased = f", biased gradients of {', '.join(self.biased)}" if self.biased else ""
+        names = ", ".join(self.params)
+        return f"<Fit: {self.steps} steps{last}{stopped}, params {names}{biased}>"

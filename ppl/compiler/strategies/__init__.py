@@ -7,8 +7,12 @@ from ppl.compiler.strategies.base import Strategy as Strategy
 from ppl.compiler.strategies.base import resolve as resolve
 from ppl.compiler.strategies.base import strategies as strategies
 from ppl.compiler.strategies.enumerate import Enumerate as Enumerate
+from ppl.compiler.strategies.gumbel_softmax import GumbelSoftmax as GumbelSoftmax
+from ppl.compiler.strategies.gumbel_softmax import StraightThrough as StraightThrough
 from ppl.compiler.strategies.local import Local as Local
 from ppl.compiler.strategies.mvd import MeasureValued as MeasureValued
+from ppl.compiler.strategies.rebar import Rebar as Rebar
+from ppl.compiler.strategies.rejection import Rejection as Rejection
 from ppl.compiler.strategies.reparam import Reparam as Reparam
 from ppl.compiler.strategies.score import Lax as Lax
 from ppl.compiler.strategies.score import Relax as Relax
