@@ -25,7 +25,7 @@ from ppl.vi.compare import Comparison as Comparison
 from ppl.vi.compare import compare_plans as compare_plans
 from ppl.vi.convergence import Convergence as Convergence
 from ppl.vi.diagnostics import Importance as Importance
-from ppl.vi.diagnostics import compare as compare
+from ppl.vi.diagnostics import compare_fits as compare_fits
 from ppl.vi.fit import Report as Report
 from ppl.vi.fit import fit as fit
 from ppl.vi.guides import amortised as amortised
