@@ -144,10 +144,10 @@ class Lowering:
         if eqn.outs[0] not in self.region.plain:
             return
         site = _site_at_itself(eqn)
-        if site in self.own_log_density:
-            out = self.own_log_density[site]
-        elif eqn.impl is not None:
+        if eqn.impl is not None:
             out = batched(eqn.impl, [self.read(a) for a in eqn.ins])[0]
+        elif site in self.own_log_density:
+            out = self.own_log_density[site]
         else:
             out = log_densities([self.read(a) for a in eqn.ins], eqn.params)
         self.env[eqn.outs[0]] = out

@@ -6,6 +6,7 @@ from ppl.compiler.strategies.antithetic import DisArm as DisArm
 from ppl.compiler.strategies.base import Strategy as Strategy
 from ppl.compiler.strategies.base import resolve as resolve
 from ppl.compiler.strategies.base import strategies as strategies
+from ppl.compiler.strategies.dropped import Dropped as Dropped
 from ppl.compiler.strategies.enumerate import Enumerate as Enumerate
 from ppl.compiler.strategies.gumbel_softmax import GumbelSoftmax as GumbelSoftmax
 from ppl.compiler.strategies.gumbel_softmax import StraightThrough as StraightThrough
