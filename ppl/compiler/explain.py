@@ -82,6 +82,7 @@ class Explanation:
         choices, costs: in program order.
         warnings: what biases the gradient or wastes it.
         variance: measured, if that was asked for.
+        rewrites: what rewrites did to log-densities, each with its choice and source line.
     """
 
     objective: str
@@ -91,6 +92,7 @@ class Explanation:
     costs: tuple[CostRow, ...]
     warnings: tuple[str, ...]
     variance: GradientVariance | None = None
+    rewrites: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as dictionaries, lists, strings and numbers."""
@@ -120,6 +122,9 @@ class Explanation:
             yield "  none depends on a score or enumerated choice"
         if self.variance is not None:
             yield from _variance_lines(self.variance)
+        if self.rewrites:
+            yield "rewrites"
+            yield from (f"  {r}" for r in self.rewrites)
         if self.warnings:
             yield "warnings"
             yield from (f"  {w}" for w in self.warnings)
@@ -182,6 +187,7 @@ def explain(
         tuple(_cost(plan, var) for var in plan.region.costs),
         tuple(_warnings(plan, samples)),
         variance,
+        tuple(map(str, plan.rewritten)),
     )
 
 
