@@ -227,7 +227,7 @@ def _cost(plan: Plan, var: Var) -> CostRow:
         plan.where(var),
         tuple(var.aval.shape),
         tuple(_along(s, a) for s, a in charged),
-        tuple(_baseline(plan, var, s) for s, _ in charged),
+        tuple(_baseline(plan, s) for s, _ in charged),
         tuple(_along(s, a) for s, a in sources if s in in_worlds),
         tuple(map(repr, summed)),
         states,
@@ -235,10 +235,9 @@ def _cost(plan: Plan, var: Var) -> CostRow:
     )
 
 
-def _baseline(plan: Plan, var: Var, source: Source) -> str:
+def _baseline(plan: Plan, source: Source) -> str:
     """The name of what is subtracted: a mean of costs, or what a network learned."""
-    named = plan.strategies[site_of(source)].baseline
-    return named if isinstance(named, str) else plan.baseline(var, source).name
+    return baseline(plan.strategies[site_of(source)].baseline).name
 
 
 def _along(source: Source, alignment: Alignment) -> str:

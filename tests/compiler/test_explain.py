@@ -199,9 +199,7 @@ def test_text_fits_a_terminal(name):
 def test_it_is_data():
     explanation = linear_regression()
     as_dict = dataclasses.asdict(explanation)
-    assert set(as_dict) == {
-        "objective", "samples", "worlds", "choices", "costs", "warnings", "variance", "rewrites",
-    }  # fmt: skip
+    assert set(as_dict) == {"objective", "samples", "choices", "costs", "warnings"}
     assert set(as_dict["choices"][0]) == {
         "address", "distribution", "lanes", "strategy", "why", "where",
     }  # fmt: skip
