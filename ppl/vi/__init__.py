@@ -25,7 +25,7 @@ from ppl.vi.compare import Comparison as Comparison
 from ppl.vi.compare import compare_plans as compare_plans
 from ppl.vi.convergence import Convergence as Convergence
 from ppl.vi.diagnostics import Importance as Importance
-from ppl.vi.diagnostics import compare as compare
+from ppl.vi.diagnostics import compare_fits as compare_fits
 from ppl.vi.fit import Report as Report
 from ppl.vi.fit import fit as fit
 from ppl.vi.guides import amortised as amortised
@@ -46,6 +46,7 @@ from ppl.vi.objectives import diwhvi as diwhvi
 from ppl.vi.objectives import dual as dual
 from ppl.vi.objectives import elbo as elbo
 from ppl.vi.objectives import f_divergence as f_divergence
+from ppl.vi.objectives import fivo as fivo
 from ppl.vi.objectives import forward_kl as forward_kl
 from ppl.vi.objectives import hvi as hvi
 from ppl.vi.objectives import iwelbo as iwelbo
