@@ -82,6 +82,10 @@ class NonFiniteError(PplError, FloatingPointError):
     fit: Any = None
 
 
+class CheckpointError(PplError, ValueError):
+    """A saved state cannot be used: it belongs to another program, or is damaged."""
+
+
 class BiasWarning(UserWarning):
     """The gradient estimate of a program is, or may be, biased."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -20,6 +20,8 @@ from ppl.compiler.lower import Lowering
 from ppl.compiler.noise import NOISE, Noise
 from ppl.compiler.objective import Objective, as_objective
 from ppl.compiler.plan import CannotEnumerate, Plan, make_plan
+from ppl.compiler.rewrites import apply
+from ppl.compiler.variance import gradient_variance
 from ppl.errors import AddressError, BiasWarning, ShapeError, StrategyError, suggestion
 from ppl.lang.keys import sample_keys
 from ppl.lang.seed import param_leaves
@@ -47,10 +49,11 @@ class Estimator:
         strategies: Mapping[str, Any],
         num_samples: int | None,
         strict: bool,
+        rewrites: Sequence[str] = (),
     ):
         self.objective = objective
         self.strict = strict
-        self._strategies = dict(strategies)
+        self._strategies, self._rewrites = dict(strategies), tuple(rewrites)
         self._num_samples = num_samples
         self._programs: dict[Any, tuple[Staged, Plan]] = {}
         self.compiled: dict[Any, Any] = {}
@@ -60,7 +63,7 @@ class Estimator:
     def with_noise(self, noise: Noise) -> Estimator:
         """The same estimator with its random numbers from elsewhere (see `Noise`)."""
         other = copy.copy(self)  # shares what is planned
-        other._noise = noise
+        other._noise, other.compiled = noise, {}
         return other
 
     # ------------------------------------------------------------------------------- staging
@@ -77,6 +80,9 @@ class Estimator:
             staged = stage(lambda arrays: self.objective(*eqx.combine(arrays, static)), arrays)
             _check_scalar(self.objective.name, staged)
             plan = make_plan(staged, self._strategies)
+            if self._rewrites:
+                apply(staged, self._rewrites, plan.strategies)
+                plan = make_plan(staged, self._strategies)
             self._report_kinks(plan)
             self._report_biased(plan)
             self._programs[name] = staged, plan
@@ -145,10 +151,30 @@ class Estimator:
         sites = [*(k.site for k in plan.kinks), *plan.biased]
         return list(dict.fromkeys(e.params["address"] for e in sites))
 
-    def explain(self, *data: Any) -> Explanation:
-        """What the compiler does with the objective, and why; prints as text."""
+    def explain(
+        self,
+        *data: Any,
+        variance: bool = False,
+        params: Params | None = None,
+        key: jax.Array | None = None,
+        draws: int = 1024,
+    ) -> Explanation:
+        """What the compiler does with the objective, and why; prints as text.
+
+        Args:
+            variance: measure the gradient's variance, and the part that each choice has in it
+                (see `GradientVariance`).
+            params: where to measure; the initial parameters if `None`.
+            key: for the measurement; `jax.random.key(0)` if `None`.
+            draws: gradients to measure with, about; each takes one more for each address.
+        """
         data = data or self.objective.data
-        return explain(self.objective.name, self.plan(*data), self.num_samples(*data))
+        measured = None
+        if variance:
+            key = jax.random.key(0) if key is None else key
+            params = self.init(key, *data) if params is None else params
+            measured = gradient_variance(self, params, data, key, draws)
+        return explain(self.objective.name, self.plan(*data), self.num_samples(*data), measured)
 
     # ---------------------------------------------------------------------------- parameters
 
@@ -269,7 +295,7 @@ class Estimator:
 
         if n == 1:
             return once(key)
-        each = jax.vmap(once, axis_name=boxes.SAMPLES)(sample_keys(key, n))
+        each = jax.vmap(once, axis_name=boxes.SAMPLES)(_spread(sample_keys(key, n)))
         return jax.tree.map(lambda x: jnp.mean(x, 0), each)
 
     def value(self, key: jax.Array, params: Params, *data: Any) -> Array:
@@ -314,6 +340,14 @@ class Estimator:
         _, seen = self._run(key, params, data, state, probe=True)
         shares = {n: float(x) for n, x in seen.items() if n not in state}
         return next((n for n, share in shares.items() if not share == 0), None)
+
+
+def _spread(keys: Array) -> Array:
+    """Spread the samples over the axis `samples` of the mesh that is set, if there is one."""
+    size = jax.sharding.get_abstract_mesh().shape.get("samples", 1)
+    if size == 1 or len(keys) % size:
+        return keys
+    return jax.lax.with_sharding_constraint(keys, jax.sharding.PartitionSpec("samples"))
 
 
 def _split(data: tuple[Any, ...]) -> tuple[Any, Any]:
@@ -376,6 +410,7 @@ def compile(
     strategies: Mapping[str, Any] | None = None,
     num_samples: int | None = None,
     strict: bool = False,
+    rewrites: Sequence[str] = (),
 ) -> Estimator:
     """Compile an objective program into an unbiased gradient estimator.
 
@@ -385,7 +420,12 @@ def compile(
             pattern that matches wins, and beats what the program says.
         num_samples: independent samples averaged in one estimate; by default 4 if the plan has
             score choices (the leave-one-out baseline needs others), else 1.
-        strict: make a `BiasWarning` an error.
+        strict: make a `BiasWarning` an error, and refuse strategies that are biased.
+        rewrites: of log-densities, by name; none by default, as none always lowers the variance:
+            `"closed_form"`: the expectation of a choice's log-density under its own distribution,
+            where there is a formula (Kullback-Leibler divergences).
+            `"stl"`: sticking the landing, for reparameterised choices and the ELBO.
+            `"dreg"`: doubly reparameterised gradients, for multi-sample bounds.
 
     Errors in the program are raised when its shapes are known: by `init`, `plan`, `value`, ...
     """
@@ -398,4 +438,6 @@ def compile(
             "compile: strategies is a dictionary from address pattern to strategy, "
             f"{{'guide/*': 'score'}}, not {strategies!r}"
         )
-    return Estimator(as_objective(objective), strategies or {}, num_samples, strict)
+    if isinstance(rewrites, str):
+        rewrites = (rewrites,)
+    return Estimator(as_objective(objective), strategies or {}, num_samples, strict, rewrites)

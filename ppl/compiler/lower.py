@@ -57,6 +57,7 @@ from ppl.compiler.tables import (
     weights,
 )
 from ppl.compiler.worlds import Shares
+from ppl.lang.keys import choice_key
 from ppl.lang.seed import Keys
 from ppl.lang.staged import Atom, Block, Eqn, Lit, Var
 
@@ -143,7 +144,9 @@ class Lowering:
         if eqn.outs[0] not in self.region.plain:
             return
         site = _site_at_itself(eqn)
-        if site in self.own_log_density:
+        if eqn.impl is not None:
+            out = batched(eqn.impl, [self.read(a) for a in eqn.ins])[0]
+        elif site in self.own_log_density:
             out = self.own_log_density[site]
         else:
             out = log_densities([self.read(a) for a in eqn.ins], eqn.params)
@@ -192,7 +195,9 @@ class Lowering:
         if eqn not in worlds.slots:
             return None
         slots = worlds.slots[eqn]
-        return View(worlds.size, slots, slots.first(frame.steps), worlds.moving_names(eqn))
+        moving, name = worlds.moving_names(eqn), f"{eqn.params['address']}: pick"
+        pick = lambda: choice_key(frame.keys.key, name, 0)
+        return View(worlds.size, slots, slots.step(frame.steps), pick, moving, worlds.scored(eqn))
 
     def _learned(self, eqn: Eqn) -> Any:
         """What the control variate of a choice learned so far."""
@@ -228,8 +233,8 @@ class Lowering:
                 where = tuple(None if e is None else _exactly(alignment[e.axis]) for e in lanes)
                 wanted.setdefault(axis, where)
             laid = Val(lay_along(logp.array, len(logp.axes), alignment, ndim), logp.axes)
-            if shares and self.plan.strategies[site_of(source)].kind == "score":
-                laid = shares.charged(laid)
+            if shares:
+                laid = shares.charged(laid, self.plan.worlds.slots.get(site_of(source)))
             baseline = self.plan.baseline(var, source)
             charges.setdefault((baseline, laid.axes), []).append(laid)
         axes = union([cost, *(v for group in charges.values() for v in group)])
@@ -317,15 +322,19 @@ class Lowering:
         out = []
         for source, alignment in covered(score).items():
             if frontier := self.plan.frontiers.get((var, source)):
-                logp = frame.logp[source] if shares is None else shares.charged(frame.logp[source])
+                logp = frame.logp[source]
 
                 def expected(cost: Val, given: tuple[Source, ...] = logp.axes) -> Array:
-                    return _expected(spread(cost, axes), axes, given, joint)
+                    level = spread(cost, axes)
+                    if shares:
+                        level = lax.index_in_dim(level, 0, len(axes) - 1, keepdims=True)
+                    return _expected(level, axes, (*given, WORLDS), joint)
 
-                ndim = len(var.aval.shape)
-                out.append(
-                    charge_of_others(frontier, logp, alignment, self.read, expected, axes, ndim)
-                )
+                def lay(lanes: Array, rest: Alignment, given: Any = logp.axes) -> Array:
+                    laid = Val(lay_along(lanes, len(given), rest, len(var.aval.shape)), given)
+                    return spread(shares.charged(laid, None) if shares else laid, axes)
+
+                out.append(charge_of_others(frontier, logp, alignment, self.read, expected, lay))
         return out
 
 

@@ -53,11 +53,13 @@ class Sampler:
     Args:
         draw: `key -> pytree of numbers`.
         batch: draws per jitted call, at most; fewer where the pytree is large.
+        vectorized: draw a batch in a `vmap`, not one after the other.
         compiler_options: for `jax.jit`.
 
     Attributes:
         batch: draws per jitted call.
         names: of each number, as `theta[0, 2]`.
+        seen: moments of all draws so far.
         tree: a pytree like a draw, with the shapes.
     """
 
@@ -67,17 +69,19 @@ class Sampler:
         key: Key[Array, ""],
         *,
         batch: int = 4096,
+        vectorized: bool = True,
         compiler_options: dict[str, Any] | None = None,
     ):
         self.tree = jax.eval_shape(draw, key)
         self.names = entry_names(self.tree)
         self.batch = max(1, min(batch, _HELD // max(1, len(self.names))))
-        self.moments: Moments | None = None
+        self.seen = Moments(0, np.zeros(len(self.names)), np.zeros(len(self.names)))
         self._key, self._calls = key, 0
 
         def run(key: Key[Array, ""]) -> tuple[Array, Array]:
             keys = jax.random.split(key, self.batch)
-            x = jax.vmap(lambda k: ravel_pytree(draw(k))[0])(keys)
+            one = lambda k: ravel_pytree(draw(k))[0]
+            x = jax.vmap(one)(keys) if vectorized else jax.lax.map(one, keys)
             mean = jnp.mean(x, 0)
             return mean, jnp.sum((x - mean) ** 2, 0)
 
@@ -89,9 +93,8 @@ class Sampler:
             mean, squares = self._run(jax.random.fold_in(self._key, self._calls))
             self._calls += 1
             new = Moments(self.batch, np.asarray(mean, float), np.asarray(squares, float))
-            self.moments = new if self.moments is None else self.moments.merge(new)
-        assert self.moments is not None
-        return self.moments
+            self.seen = self.seen.merge(new)
+        return self.seen
 
 
 def entry_names(tree: PyTree) -> list[str]:

@@ -21,6 +21,8 @@ class Objective:
         data: arguments that are used when none are given.
         guide: the program to sample from after a fit, if there is one.
         guide_args: its arguments.
+        model: the program that the guide is for, if there is one; then the data are
+            `(observed, args)`, or `(observed, args, guide_args)`.
     """
 
     fun: Callable[..., Any]
@@ -28,6 +30,7 @@ class Objective:
     data: tuple[Any, ...] = ()
     guide: Any = None
     guide_args: tuple[Any, ...] = field(default=())
+    model: Any = None
 
     def __call__(self, *data: Any) -> Any:
         result = self.fun(*data)

@@ -42,8 +42,16 @@ from ppl.compiler.influence import (
 from ppl.compiler.learned import ControlVariate
 from ppl.compiler.moving import moving_values
 from ppl.compiler.region import Region
+from ppl.compiler.relaxing import relax
 from ppl.compiler.smoothness import Flow, Kink
-from ppl.compiler.strategies.base import Alternatives, Strategy, resolve, strategies
+from ppl.compiler.strategies.base import (
+    Alternatives,
+    Strategy,
+    follows_path,
+    relaxes,
+    resolve,
+    strategies,
+)
 from ppl.compiler.strategies.enumerate import joint_size, support_size
 from ppl.compiler.worlds import WorldMap, allocate, loops_around
 from ppl.errors import StrategyError, UnsupportedError, suggestion
@@ -84,10 +92,10 @@ class Plan:
         asked: choices whose strategy the user gave.
         refused: choices that get `score` for want of a better strategy, and why.
         kinks: where a reparameterised draw decides something discontinuous.
-        worlds: which worlds belong to which choice of kind `"worlds"`.
         frontiers: where a cost combines the lanes of a choice that has per-lane baselines.
         memories: names of the states of baselines that remember, by cost.
         control_names: names of the states of control variates, by choice.
+        worlds: which worlds belong to which choice of kind `"worlds"`.
     """
 
     staged: Staged
@@ -102,10 +110,10 @@ class Plan:
     kinks: list[Kink] = field(default_factory=list)
     asked: set[Eqn] = field(default_factory=set)
     refused: dict[Eqn, str] = field(default_factory=dict)
-    worlds: WorldMap = field(default_factory=lambda: WorldMap({}, set()))
     frontiers: dict[tuple[Var, Source], Frontier] = field(default_factory=dict)
     memories: dict[tuple[Var, Baseline], str] = field(default_factory=dict)
     control_names: dict[Eqn, str] = field(default_factory=dict)
+    worlds: WorldMap = field(default_factory=lambda: WorldMap({}, {}, set()))
 
     @property
     def sources(self) -> list[Source]:
@@ -136,6 +144,11 @@ class Plan:
     def controlled(self, block: Block) -> bool:
         """Whether a choice in a block has a control variate."""
         return any(e in self.control_names for e in live_sites(block))
+
+    @property
+    def rewritten(self) -> list[Any]:
+        """What rewrites did to the program (`ppl.compiler.rewrites`)."""
+        return self.staged.rewritten
 
     def where(self, var: Var) -> str:
         """The source line of a variable."""
@@ -287,6 +300,7 @@ def make_plan(
     sites = list(live_sites(staged.block))
     asked = _asked(sites, staged.sites, overrides)
     refused = dict(refused or {})
+    relax(staged, [e for e in asked if relaxes(resolve(asked[e], e))])
     while True:  # each round moves at least one more planned choice to `score`
         plan = _settle(staged, sites, asked, refused)
         flow = Flow(staged, plan.strategies, plan.region)
@@ -404,7 +418,8 @@ def _asked(live: list[Eqn], every: list[Eqn], overrides: Mapping[str, Any]) -> d
 
 def _default(eqn: Eqn) -> tuple[Strategy, str]:
     """The planner's first choice."""
-    if eqn.params["family"].reparam:
+    family = eqn.params["family"]
+    if family.reparam and family.plan_reparam:
         return strategies["reparam"], f"{eqn.params['family'].reparam} reparameterisation"
     size = support_size(eqn)
     if size is not None and size <= MAX_SUPPORT:
@@ -453,17 +468,16 @@ def _draft(staged: Staged, chosen: Mapping[Eqn, Strategy], joint: set[Eqn]) -> P
 
 def _allocate(plan: Plan) -> WorldMap:
     """The worlds of the choices that have alternatives."""
-    moves = lambda eqn: plan.strategies[eqn].kind == "path"
-    unplaced = WorldMap({}, moving_values(plan.staged, moves))
-    wanted: dict[Eqn, tuple[int, bool]] = {}
-    for eqn, strategy in plan.strategies.items():
-        if strategy.kind == "worlds":
-            alternatives = cast(Alternatives, strategy)
-            moving = unplaced.moving_names(eqn)
-            wanted[eqn] = alternatives.count(eqn, moving), alternatives.together
+    moves = lambda eqn: follows_path(plan.strategies[eqn])
+    unplaced = WorldMap({}, {}, moving_values(plan.staged, moves))
+    requests = {
+        eqn: cast(Alternatives, strategy).request(eqn, unplaced.moving_names(eqn))
+        for eqn, strategy in plan.strategies.items()
+        if strategy.kind == "worlds"
+    }
     loops = dict(loops_around(plan.staged.block))
-    slots = allocate(plan.analysis, [*plan.region.costs], wanted, plan.lane_sizes, loops)
-    return WorldMap(slots, unplaced.moving)
+    slots = allocate(plan.analysis, [*plan.region.costs], requests, plan.lane_sizes, loops)
+    return WorldMap(slots, requests, unplaced.moving)
 
 
 def _remembered_states(plan: Plan) -> Iterator[Trouble]:
@@ -526,6 +540,8 @@ def _controlled(plan: Plan) -> Iterator[Trouble]:
     for eqn, strategy in plan.strategies.items():
         if getattr(strategy, "control", None) is not None:
             for source in plan.analysis.logp_axes(eqn):
+                if source is WORLDS:
+                    continue
                 because = f"the control variate of {eqn.params['address']} needs it drawn"
                 yield Trouble(site_of(source), because)
 

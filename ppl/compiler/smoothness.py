@@ -20,7 +20,7 @@ from jaxtyping import Array
 
 from ppl import _compat
 from ppl.compiler.region import Region
-from ppl.compiler.strategies.base import Strategy, strategies
+from ppl.compiler.strategies.base import Strategy, follows_path, relaxes, strategies
 from ppl.lang.staged import Atom, Block, Eqn, Lit, Staged, Var, inlined, stage
 from ppl.lang.supports import Support
 
@@ -46,6 +46,9 @@ TRUSTED_FILES = (
     "/ppl/lang/distributions/",
 )
 """Library code whose functions are continuous although they branch inside."""
+
+TRUSTED_FUNCTIONS = frozenset({"interp", "_interp", "sinc"})
+"""Such functions of `jax.numpy`, where others do jump."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,9 @@ class Flow:
     """
 
     def __init__(self, staged: Staged, chosen: Mapping[Eqn, Strategy], region: Region):
-        self.pathwise = {e for e, s in chosen.items() if s.kind == "path"}
+        # Relaxed worlds beside the actual one are followed along the path of the relaxed value.
+        self.relaxed = {e for e, s in chosen.items() if relaxes(s) and s.kind == "worlds"}
+        self.pathwise = self.relaxed | {e for e, s in chosen.items() if follows_path(s)}
         self.region = region
         self.moves: dict[Var, dict[Eqn | None, None]] = {}
         self.noise: dict[Var, dict[Eqn, None]] = {}
@@ -106,8 +111,9 @@ class Flow:
 
     def _set(self, var: Var, moves: dict[Eqn | None, None], noise: dict[Eqn, None]) -> None:
         # A discrete value has no derivative, and where it jumps was seen where it was made.
-        self.moves[var] = moves if _is_real(var) else {}
-        self.noise[var] = noise if _is_real(var) else {}
+        real = _is_real(var)
+        self.moves[var] = moves if real else {}
+        self.noise[var] = noise if real else {}
 
     def _block(self, block: Block) -> None:
         for eqn in block.eqns:
@@ -129,7 +135,8 @@ class Flow:
     def _site(self, eqn: Eqn) -> None:
         var, family = eqn.outs[0], eqn.params["family"]
         moves, noise = self._union(self.moves, eqn.ins), self._union(self.noise, eqn.ins)
-        continuous = family.kind == "float" and family.name != "delta"
+        # A relaxed choice is a float, whatever its family says.
+        continuous = _is_real(var) and family.name != "delta"
         own: dict[Eqn | None, None] = {eqn: None} if moves and eqn in self.pathwise else {}
         self._set(var, own, {eqn: None} if continuous else noise)
 
@@ -172,7 +179,11 @@ class Flow:
         self, eqn: Eqn, var: Var, moves: dict[Eqn | None, None], noise: dict[Eqn, None]
     ) -> None:
         needed = var in self.region.plain if self._covered is None else self._covered
-        jumps = eqn.kind in JUMPS or (eqn.kind in INDEX_MAKERS and not _is_real(var))
+        # A derivative that is cut is missing from a relaxed value's part of the estimate.
+        cut = eqn.kind == "stop_gradient" and not self.relaxed.isdisjoint(moves)
+        jumps = cut or eqn.kind in JUMPS or (eqn.kind in INDEX_MAKERS and not _is_real(var))
+        # What a relaxed program computes instead of a jump is smooth.
+        jumps = jumps and eqn.impl is None
         if not (needed and jumps) or eqn.trusted or _in_trusted_code(eqn):
             return
         for site in moves:
@@ -216,8 +227,10 @@ def _is_real(var: Var) -> bool:
 
 def _in_trusted_code(eqn: Eqn) -> bool:
     """Whether library code that we trust made the equation."""
-    for path, is_users in _compat.frames(eqn.source):
+    for path, function, is_users in _compat.frames(eqn.source):
         if any(part in path for part in TRUSTED_FILES):
+            return True
+        if "/jax/_src/numpy/" in path and function in TRUSTED_FUNCTIONS:
             return True
         if is_users:
             return False

@@ -13,6 +13,10 @@ derivative of the charge (`lower`). So if, for every function h of the choice,
 
 then the estimator is unbiased: h is the cost's expectation given x and all before it.
 
+In some worlds the cost's own derivative counts too, times a number (`Request.shares`): these are
+estimates of the whole gradient at another, relaxed program. In them, all other choices with
+alternatives are scored, and their charge is the log-probability.
+
 How many worlds? One for each alternate value. An alternate may be taken in all lanes at once if
 each entry of each cost depends on one lane; lanes (and steps of a loop) that a cost combines are
 kept *apart*: each has worlds of its own. Choices that no cost has in common share worlds.
@@ -25,6 +29,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -61,6 +66,7 @@ class Slots:
         start: the first of them.
         loops: loops around the choice whose steps are kept apart, outermost first.
         axes: the choice's own axes that are kept apart.
+        prune: whether all alternates share one world, and one of them is picked at random.
     """
 
     start: int
@@ -68,25 +74,30 @@ class Slots:
     loops: tuple[Eqn, ...]
     axes: tuple[int, ...]
     shape: tuple[int, ...]
+    prune: bool = False
 
     @property
     def per_step(self) -> int:
         return self.alternates * math.prod(self.shape[i] for i in self.axes)
 
     @property
+    def steps(self) -> int:
+        return math.prod(loop.params["length"] for loop in self.loops)
+
+    @property
     def size(self) -> int:
-        return self.per_step * math.prod(loop.params["length"] for loop in self.loops)
+        return min(1, self.per_step) if self.prune else self.per_step * self.steps
 
     @property
     def stop(self) -> int:
         return self.start + self.size
 
-    def first(self, steps: Mapping[Eqn, Any]) -> Any:
-        """The first world of the current step."""
+    def step(self, steps: Mapping[Eqn, Any]) -> Any:
+        """The number of the current step, among those kept apart."""
         at: Any = 0
         for loop in self.loops:
             at = at * loop.params["length"] + steps[loop]
-        return self.start + at * self.per_step
+        return at
 
     def taken(self) -> np.ndarray:
         """`[per_step, *lanes]`: which lanes take their alternate value in which world."""
@@ -100,47 +111,73 @@ class Slots:
         return np.repeat(out, self.alternates, 0)
 
 
+@dataclass(frozen=True)
+class Request:
+    """What a choice asks for.
+
+    Attributes:
+        alternates: how many alternate values there are.
+        together: whether an alternate replaces all lanes at once, however costs combine them.
+        shares: where the costs' own derivatives count too, what each of them is multiplied by, one
+            number per alternate; choices with the same shares and `group` share these worlds, and
+            take their alternates together.
+        prune: whether one of all alternates is picked at random, so that one world does.
+    """
+
+    alternates: int
+    together: bool
+    shares: tuple[float, ...] = ()
+    group: Any = None
+    prune: bool = False
+
+
 def allocate(
     analysis: Analysis,
     costs: Sequence[Var],
-    wanted: Mapping[Eqn, tuple[int, bool]],
+    requests: Mapping[Eqn, Request],
     lane_sizes: Callable[[Eqn], tuple[int, ...]],
     loops: Mapping[Eqn, tuple[Eqn, ...]],
 ) -> dict[Eqn, Slots]:
     """Give each choice its worlds; choices that share no cost may share worlds.
 
     Args:
-        wanted: for each choice, how many alternates there are, and whether an alternate replaces
-            all lanes at once however costs combine them.
         loops: the loops around each choice, outermost first.
     """
-    rivals: dict[Eqn, set[Eqn]] = {eqn: set() for eqn in wanted}
-    apart = {eqn: _own_past(analysis, eqn) for eqn in wanted}
+    rivals: dict[Eqn, set[Eqn]] = {eqn: set() for eqn in requests}
+    apart = {eqn: _own_past(analysis, eqn) for eqn in requests}
     for var in costs:
         sources = covered(analysis.of(var).score)
-        here = {site_of(s) for s in sources} & wanted.keys()
+        here = {site_of(s) for s in sources} & requests.keys()
         for eqn in here:
             rivals[eqn] |= here - {eqn}
         for source, alignment in sources.items():
             eqn = site_of(source)
-            if eqn in here and not wanted[eqn][1]:
+            if eqn in here and not requests[eqn].together:
                 apart[eqn] |= _lanes_apart(source, alignment, lane_sizes)
     slots: dict[Eqn, Slots] = {}
-    for eqn, (alternates, _) in wanted.items():
-        axes = tuple(sorted(i for i in apart[eqn] if isinstance(i, int)))
-        around = tuple(loop for loop in loops[eqn] if loop in apart[eqn])
-        new = Slots(1, alternates, around, axes, lane_sizes(eqn))
-        slots[eqn] = _placed(new, [slots[r] for r in rivals[eqn] if r in slots])
+    for eqn, request in requests.items():
+        if request.shares:
+            group = [e for e, r in requests.items() if r == request]
+            others = set().union(*(rivals[e] for e in group)).difference(group)
+            new = Slots(1, request.alternates, (), (), lane_sizes(eqn))
+            kin = next((slots[e] for e in group if e in slots), None)
+        else:
+            axes = tuple(sorted(i for i in apart[eqn] if isinstance(i, int)))
+            around = tuple(loop for loop in loops[eqn] if loop in apart[eqn])
+            new = Slots(1, request.alternates, around, axes, lane_sizes(eqn), request.prune)
+            others, kin = rivals[eqn], None
+        start = kin.start if kin else _free(new, [slots[r] for r in others if r in slots])
+        slots[eqn] = replace(new, start=start)
     return slots
 
 
-def _placed(new: Slots, others: Sequence[Slots]) -> Slots:
+def _free(new: Slots, others: Sequence[Slots]) -> int:
     """The first worlds that do not meet those of others."""
     start = new.start
     for other in sorted(others, key=lambda s: s.start):
         if start + new.size > other.start:
             start = max(start, other.stop)
-    return replace(new, start=start)
+    return start
 
 
 def _own_past(analysis: Analysis, eqn: Eqn) -> set[Lane]:
@@ -202,19 +239,28 @@ class Alternates:
         values: `[alternates, *lanes, *event]`.
         charges: `[alternates, *lanes]`; only their derivatives count.
         actual: `[*lanes]`, the charge for the value drawn.
+        sizes: `[alternates, *lanes]`, how much alternates matter, for picking one of them; each
+            has then minus its own charge as its part of `actual`.
     """
 
     values: Array
     charges: Array
     actual: Array | float = 0.0
+    sizes: Array | float = 1.0
+
+
+def worlds_first(val: Val) -> Val:
+    """The value with its worlds as an ordinary first axis of its array."""
+    axes = tuple(a for a in val.axes if a is not WORLDS)
+    return Val(spread(val, (*axes, WORLDS)), axes)
 
 
 def worlds_of(val: Val, size: int) -> Val:
     """The value in all worlds, as an ordinary first axis of its array."""
-    axes = tuple(a for a in val.axes if a is not WORLDS)
-    array = spread(val, (*axes, WORLDS))
-    at = len(axes)
-    return Val(jnp.broadcast_to(array, (*array.shape[:at], size, *array.shape[at + 1 :])), axes)
+    first = worlds_first(val)
+    array, at = first.array, len(first.axes)
+    shape = (*array.shape[:at], size, *array.shape[at + 1 :])
+    return Val(jnp.broadcast_to(array, shape), first.axes)
 
 
 def actual_world(val: Val) -> Val:
@@ -227,53 +273,90 @@ def actual_world(val: Val) -> Val:
     )
 
 
-def place(worlds: Array, alternates: Alternates, slots: Slots, first: Any) -> tuple[Array, Array]:
+def place(
+    worlds: Array, alternates: Alternates, slots: Slots, step: Any, key: Callable[[], jax.Array]
+) -> tuple[Array, Array]:
     """Put alternate values into the worlds of a choice.
 
     Args:
         worlds: `[worlds, *lanes, *event]`, the choice's value in all worlds if it took none.
-        first: the first world of the current step.
+        step: the number of the current step among those kept apart.
+        key: makes the key for picking an alternate; the same in all steps.
 
     Returns:
         the values in all worlds, and the charges `[worlds, *lanes]`.
     """
     taken = slots.taken()
     copies = len(taken) // slots.alternates
-    event = (1,) * (worlds.ndim - taken.ndim)
     values = jnp.tile(alternates.values, (copies, *(1,) * (worlds.ndim - 1)))
+    charges = jnp.where(taken, jnp.tile(alternates.charges, (copies, *(1,) * len(slots.shape))), 0)
+    actual = jnp.broadcast_to(alternates.actual, slots.shape)
+    first = slots.start + (0 if slots.prune else step * slots.per_step)
+    if slots.prune:
+        picked = _pick(taken, alternates, slots, step, key())
+        # Of the actual value's charges, those belong to an alternate that balance it.
+        actual = jnp.sum(-picked * charges, 0)
+        charges = jnp.sum(picked * charges, 0, keepdims=True)
+        at = jnp.argmax(picked, 0)[None]
+        event = (1,) * (worlds.ndim - taken.ndim)
+        values = jnp.take_along_axis(values, at.reshape(*at.shape, *event), 0)
+        taken = jnp.any(picked > 0, 0, keepdims=True)
+    event = (1,) * (worlds.ndim - taken.ndim)
     values = jnp.where(taken.reshape(*taken.shape, *event), values, worlds[0])
-    charges = jnp.tile(alternates.charges, (copies, *(1,) * len(slots.shape)))
-    charges = jnp.where(taken, charges, 0)
-    lanes = (len(worlds), *slots.shape)
-    table = jnp.zeros(lanes, charges.dtype)
-    table = table.at[0].set(jnp.broadcast_to(alternates.actual, slots.shape))
+    table = jnp.zeros((len(worlds), *slots.shape), charges.dtype).at[0].set(actual)
     put = lambda whole, part: lax.dynamic_update_slice_in_dim(
         whole, part.astype(whole.dtype), first, 0
     )
     return put(worlds, values), put(table, charges)
 
 
-@dataclass(frozen=True)
+def _pick(
+    taken: np.ndarray, alternates: Alternates, slots: Slots, step: Any, key: jax.Array
+) -> Array:
+    """`[per_step, *lanes]`: 0, or for alternates that were picked, one over their probability.
+
+    Of alternates whose lanes are kept apart one is picked, in proportion to their sizes, and in
+    one step; other lanes pick independently.
+    """
+    step_key, key = jax.random.split(key)
+    copies = len(taken) // slots.alternates
+    sizes = jnp.tile(lax.stop_gradient(alternates.sizes), (copies, *(1,) * len(slots.shape)))
+    together = tuple(i + 1 for i in slots.axes)
+    sizes = jnp.sum(jnp.where(taken, jnp.abs(sizes), 0), together, keepdims=True)
+    total = jnp.sum(sizes, 0)
+    chance = sizes / jnp.where(total > 0, total, 1)
+    chosen = jnp.argmax(jnp.log(chance) + jax.random.gumbel(key, chance.shape, chance.dtype), 0)
+    mine = (jnp.arange(len(taken)).reshape(-1, *(1,) * chosen.ndim) == chosen) & (chance > 0)
+    if slots.loops:
+        mine &= step == jax.random.randint(step_key, (), 0, slots.steps)
+    inverse = jnp.where(mine, slots.steps / jnp.where(mine, chance, 1), 0)
+    return jnp.where(taken, inverse, 0)
+
+
+@dataclass(frozen=True, eq=False)
 class Shares:
     """What each world adds to the derivative of a cost.
 
     Attributes:
-        follows: whether the cost's own derivative counts there; elsewhere only charges do.
+        follows: `[worlds]`, whether the cost's own derivative counts; else only charges do.
         weights: what the derivative is multiplied by.
     """
 
-    follows: tuple[bool, ...]
+    follows: np.ndarray
     weights: tuple[float, ...]
 
     def cut(self, x: Array, axis: int) -> Array:
         """Cut the derivative of `x`, whose worlds are along `axis`, where only charges count."""
-        follows = np.reshape(self.follows, (-1, *(1,) * (x.ndim - axis - 1)))
+        follows = self.follows.reshape(-1, *(1,) * (x.ndim - axis - 1))
         return jnp.where(follows, x, lax.stop_gradient(x))
 
-    def charged(self, logp: Val) -> Val:
-        """A score choice's log-probability, in the worlds whose own derivative counts."""
-        follows = Val(np.array(self.follows), (WORLDS,))
-        return batched(lambda f, x: [jnp.where(f, x, 0)], [follows, logp])[0]
+    def charged(self, charge: Val, slots: Slots | None) -> Val:
+        """A charge in the worlds where it counts: those that follow, and the choice's own."""
+        mine = np.zeros_like(self.follows)
+        if slots is not None:
+            mine[slots.start : slots.stop] = True
+        counts = Val(self.follows | mine, (WORLDS,))
+        return batched(lambda c, x: [jnp.where(c, x, 0)], [counts, charge])[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,15 +364,16 @@ class WorldMap:
     """Which worlds belong to which choice.
 
     Attributes:
-        size: how many worlds there are, the actual one included.
         moving: the values through which a derivative with respect to the parameters flows.
     """
 
     slots: Mapping[Eqn, Slots]
+    requests: Mapping[Eqn, Request]
     moving: set[Var]
 
     @property
     def size(self) -> int:
+        """How many worlds there are, the actual one included."""
         return max((s.stop for s in self.slots.values()), default=1)
 
     def moving_names(self, eqn: Eqn) -> tuple[str, ...]:
@@ -299,10 +383,23 @@ class WorldMap:
 
     def shares(self, influence: Influence) -> Shares | None:
         """What each world adds to the derivative of a cost; `None` if they are all the same."""
-        if not any(site_of(s) in self.slots for s in influence.score):
+        sites = {site_of(s) for s in influence.score} & self.slots.keys()
+        if not sites:
             return None
-        rest = self.size - 1
-        return Shares((True, *(False,) * rest), (1.0,) * self.size)
+        follows, weights = np.arange(self.size) == 0, [1.0] * self.size
+        for eqn in sites:
+            start, shares = self.slots[eqn].start, self.requests[eqn].shares
+            follows[start : start + len(shares)] = True
+            weights[start : start + len(shares)] = shares
+        return Shares(follows, tuple(weights))
+
+    def scored(self, eqn: Eqn) -> np.ndarray:
+        """Numbers of the worlds that follow some other choice: there, this one is scored."""
+        own, found = self.slots[eqn], set()
+        for other, slots in self.slots.items():
+            if self.requests[other].shares:
+                found |= set(range(slots.start, slots.stop))
+        return np.array(sorted(found - set(range(own.start, own.stop))), int)
 
 
 def loops_around(block: Block, outside: tuple[Eqn, ...] = ()) -> Iterator[tuple[Eqn, Any]]:

@@ -25,6 +25,21 @@ Kind = Literal["float", "int", "bool"]
 Params = dict[str, Array]
 
 
+@dataclass(frozen=True)
+class Relaxation:
+    """Values between those of a finite support, as mixtures of them.
+
+    Attributes:
+        mix: from the weights of all values of the support, `[size, *lanes]`, which sum to 1, to
+            the value `[*lanes, *event]`, a float; at a corner, the value itself.
+        log_density: `(value, **params)`, smooth, and the log-probability where it is finite at
+            the corners.
+    """
+
+    mix: Callable[[Array], Array]
+    log_density: Callable[..., Array]
+
+
 @dataclass(frozen=True, eq=False)
 class Family:
     """A kind of distribution.
@@ -48,12 +63,17 @@ class Family:
         reparam: how a draw depends on the parameters: `"explicit"` (the sampler is a smooth
             function of them), `"implicit"` (its derivative comes from the inverse-CDF theorem,
             Figurnov et al., arXiv 1805.08498), or `None`.
+        plan_reparam: whether the planner may reparameterise; else only who asks for it.
         enumerate: all values of the support, `[size, *event_shape]`, as a function of the
             parameters (arrays where they are known when the program is built, else
             `jax.ShapeDtypeStruct`s); it, or what it returns, is `None` where there is no finite
             list.
+        relaxation: values between those of a finite support, where those have a meaning as numbers.
         weak_derivatives: for each parameter that has one, its weak (measure-valued) derivative,
             `(key, value, **params)`; see `ppl.lang.weak_derivatives`.
+        shifts: for a choice of integers, and each parameter, minus the derivative of the CDF at a
+            value over the value's probability, `(value, **params)`: the rate at which the value
+            moves to the next larger one as the parameter grows.
         alternatives: sets of parameter names of which exactly one must be given
             (`{"logits", "probs"}`).
         defaults: values of parameters that may be left out; `None` for none at all.
@@ -70,8 +90,11 @@ class Family:
     probability: Callable[..., Array] | None = None
     sample_with_log_density: Callable[..., tuple[Array, Array]] | None = None
     reparam: Literal["explicit", "implicit"] | None = None
+    plan_reparam: bool = True
     enumerate: Callable[[dict[str, Any]], Array | None] | None = None
+    relaxation: Relaxation | None = None
     weak_derivatives: Mapping[str, WeakRule] = field(default_factory=dict)
+    shifts: Mapping[str, Callable[..., Array]] = field(default_factory=dict)
     alternatives: frozenset[str] = frozenset()
     defaults: Mapping[str, Any] | None = None
     tfp: Callable[..., Any] | None = None

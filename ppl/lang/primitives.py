@@ -12,6 +12,9 @@ They stay symbolic in a staged jaxpr until a compiler pass (or `seed`) replaces 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -27,7 +30,7 @@ from ppl.lang.family import Family
 # ------------------------------------------------------------------------------------ lanes
 
 
-def _add_lane(x: Array, dim: int | None, event_ndims: int, rank: int) -> Array:
+def add_lane(x: Array, dim: int | None, event_ndims: int, rank: int) -> Array:
     """Move a mapped axis to the front, in front of `rank` batch axes.
 
     Parameters broadcast from the right, so a mapped `[N]` beside an unmapped `[3]` must become
@@ -47,7 +50,8 @@ def _ranks(family: Family, names: tuple[str, ...]) -> list[int]:
 # ------------------------------------------------------------------------------------- site
 
 
-def _site_abstract(*params, family: Family, names, shape, **_):
+def site_aval(*params, family: Family, names, shape, **_):
+    """Shape and dtype of a draw."""
     shapes = {n: p.shape for n, p in zip(names, params, strict=True)}
     event = tuple(family.event_shape(shapes))
     dtype = family.dtype(dict(zip(names, params, strict=True)))
@@ -76,13 +80,13 @@ def _site_jvp(*_, family: Family = None, address="", source=None, **__):  # type
 
 def _site_batch(size, params, dims, *, family: Family, names, shape, **static):
     ranks = _ranks(family, names)
-    params = [_add_lane(p, d, r, len(shape)) for p, d, r in zip(params, dims, ranks, strict=True)]
+    params = [add_lane(p, d, r, len(shape)) for p, d, r in zip(params, dims, ranks, strict=True)]
     out = site_p.bind(*params, family=family, names=names, shape=(size, *shape), **static)
     return out, 0
 
 
 site_p = _compat.new_primitive(
-    "site", _site_abstract, _site_without_key, jvp=_site_jvp, batch=_site_batch
+    "site", site_aval, _site_without_key, jvp=_site_jvp, batch=_site_batch
 )
 
 
@@ -102,6 +106,36 @@ def draw_with_log_density(
 
 def _named(names: tuple[str, ...], params: list[Array]) -> dict[str, Array]:
     return {n: jnp.asarray(p) for n, p in zip(names, params, strict=True)}  # constants are NumPy's
+
+
+# -------------------------------------------------------------------------------- open draws
+
+
+def _open_draw_batch(size, args, dims, *, family: Family, names, shape, **static):
+    static = {"family": family, "names": names, **static}
+    if all(d is None for d in dims):
+        return open_draw_p.bind(*args, shape=shape, **static), None
+    key = args[0] if dims[0] is None else jnp.moveaxis(args[0], dims[0], 0)
+    ranks = _ranks(family, names)
+    params = [
+        add_lane(p, d, r, len(shape)) for p, d, r in zip(args[1:], dims[1:], ranks, strict=True)
+    ]
+    return open_draw_p.bind(key, *params, shape=(size, *shape), **static), 0
+
+
+def _open_draw_run(*_, address, **__):
+    raise KeyRequiredError("a draw left open was run", address=address)
+
+
+open_draw_p = _compat.new_primitive(
+    "open_draw",
+    lambda key, *params, **static: site_aval(*params, **static),
+    _open_draw_run,
+    batch=_open_draw_batch,
+)
+"""The draw of a compiled estimator, left open so that its values can be put in one by one. Its key
+is an operand, for passes that ask what depends on a loop's step; draws with the same key and
+parameters are the same draw, and all others are independent."""
 
 
 # ------------------------------------------------------------------------------ log-density
@@ -150,7 +184,7 @@ def _log_density_batch(size, args, dims, *, family: Family, names, event_ndims, 
         return log_density_p.bind(*args, **static), None
     ranks = [event_ndims, *_ranks(family, names)]
     rank = max(np.ndim(x) - (d is not None) - r for x, d, r in zip(args, dims, ranks, strict=True))
-    args = [_add_lane(x, d, r, rank) for x, d, r in zip(args, dims, ranks, strict=True)]
+    args = [add_lane(x, d, r, rank) for x, d, r in zip(args, dims, ranks, strict=True)]
     return log_density_p.bind(*args, **static), 0
 
 
@@ -204,8 +238,27 @@ def bind_site(family: Family, params: dict[str, Array], *, strategy: Any, addres
     )
 
 
+_replacement: ContextVar[Callable[..., Array] | None] = ContextVar("ppl_density", default=None)
+
+
+@contextmanager
+def replacing_log_densities(rule: Callable[..., Array]) -> Iterator[None]:
+    """Let `rule(family, value, params, address)` stand in for the log-densities of choices.
+
+    The programs that run inside then add up something else, one number per lane: divergences, for
+    example.
+    """
+    token = _replacement.set(rule)
+    try:
+        yield
+    finally:
+        _replacement.reset(token)
+
+
 def bind_log_density(family: Family, value: Array, params: dict[str, Array], *, address: str):
     """The log-density of `value`, one number per lane."""
+    if (rule := _replacement.get()) is not None:
+        return rule(family, value, params, address)
     event = tuple(family.event_shape({n: p.shape for n, p in params.items()}))
     return log_density_p.bind(
         value,

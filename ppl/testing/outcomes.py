@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -28,7 +28,7 @@ from ppl.compiler.noise import Noise
 from ppl.compiler.objective import as_objective
 from ppl.compiler.strategies.enumerate import support_values
 from ppl.errors import PplError, UnsupportedError
-from ppl.lang.primitives import draw, log_density_values, site_p
+from ppl.lang.primitives import draw, log_density_values, open_draw_p
 from ppl.lang.seed import param_leaves
 from ppl.lang.staged import Atom, Block, Eqn, Lit, Var, initial_params, stage
 
@@ -136,7 +136,7 @@ def exact_estimate(
 
     def leave_open(key: Key[Array, ""], values: list[Array], **site: Any) -> Array:
         path = site["family"].reparam is not None
-        return draw(key, values, **site) if path else site_p.bind(*values, **site)
+        return draw(key, values, **site) if path else open_draw_p.bind(key, *values, **site)
 
     opened = estimator.with_noise(Noise(draw=leave_open))
 
@@ -221,7 +221,7 @@ def _slots(block: Block, max_outcomes: int) -> tuple[list[_Slot], int]:
     slots: list[_Slot] = []
     total = 1
     for site, steps in _sites(block):
-        values = None if site.kind == "foreign_site" else support_values(site)
+        values = None if site.kind == "foreign_site" else _support(site)
         address = site.params.get("address", "genjax")
         if values is None:
             raise UnsupportedError(
@@ -246,6 +246,11 @@ def _slots(block: Block, max_outcomes: int) -> tuple[list[_Slot], int]:
     return slots, total
 
 
+def _support(site: Eqn) -> Any:
+    params = site.ins[1:] if site.kind == "open_draw" else site.ins
+    return support_values(replace(site, ins=params))
+
+
 def _is_point(site: Eqn) -> bool:
     """Whether a choice has one value, which its parameters give."""
     return site.kind == "site" and site.params["family"].name == "delta"
@@ -258,7 +263,7 @@ def _where(site: Eqn) -> str:
 
 def _sites(block: Block, steps: tuple[int, ...] = ()) -> Iterator[tuple[Eqn, tuple[int, ...]]]:
     for eqn in block.eqns:
-        if eqn.kind in ("site", "foreign_site") and not _is_point(eqn):
+        if eqn.kind in ("site", "foreign_site", "open_draw") and not _is_point(eqn):
             yield eqn, steps
         inside = (*steps, eqn.params["length"]) if eqn.kind == "scan" else steps
         for inner in eqn.blocks:
@@ -341,13 +346,16 @@ class _Runner:
     def site(self, eqn: Eqn, ins: list[Any], digits: Any) -> tuple[Any, Any]:
         if _is_point(eqn):
             return [draw(jax.random.key(0), ins, **eqn.params)], 0.0
-        values = support_values(eqn)
+        values = _support(eqn)
         value = jnp.asarray(values)[digits[eqn]]
         family, names = eqn.params["family"], eqn.params["names"]
         logp = log_density_values(
             value, *ins, family=family, names=names, event_ndims=values.ndim - 1
         )
         return [value], jnp.sum(logp)
+
+    def open_draw(self, eqn: Eqn, ins: list[Any], digits: Any) -> tuple[Any, Any]:
+        return self.site(eqn, ins[1:], digits)
 
     def scan(self, eqn: Eqn, ins: list[Any], digits: dict[Eqn, Array]) -> tuple[Any, Any]:
         body, n = eqn.blocks[0], eqn.params["num_carry"]
@@ -370,7 +378,7 @@ class _Runner:
             def run() -> Any:
                 # What is not drawn may take any value: equal shares of this outcome.
                 others = [s for j, b in enumerate(eqn.blocks) if j != i for s, _ in _sites(b)]
-                shares = sum(digits[s].size * math.log(len(support_values(s))) for s in others)
+                shares = sum(digits[s].size * math.log(len(_support(s))) for s in others)
                 logp = self.block(eqn.blocks[i], digits) - shares
                 return [jnp.asarray(self.read(a)) for a in eqn.blocks[i].outs], logp
 
@@ -385,6 +393,7 @@ class _Runner:
 
 _rules: dict[str, Callable[..., tuple[Any, Any]]] = {
     "site": _Runner.site,
+    "open_draw": _Runner.open_draw,
     "scan": _Runner.scan,
     "cond": _Runner.cond,
     "checkpoint": _Runner.checkpoint,

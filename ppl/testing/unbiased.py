@@ -181,14 +181,7 @@ def assert_unbiased(
     data = data or estimator.objective.data
     key = jax.random.key(0) if key is None else key
     params = estimator.init(key, *data) if params is None else dict(params)
-    limits = dict(
-        bias=bias,
-        false_alarm=false_alarm,
-        miss=miss,
-        whole_gradient=whole_gradient,
-        max_draws=max_draws,
-        key=key,
-    )
+    limits = _Limits(bias, false_alarm, miss, whole_gradient, max_draws)
     draw = _draws(estimator, params, data)
     if callable(exact):
         exact_value, exact = jax.value_and_grad(exact)(_trainable(params))
@@ -197,10 +190,10 @@ def assert_unbiased(
         if not isinstance(exact, dict):
             (only,) = [n for n, p in _trainable(params).items() if jax.tree.leaves(p)]
             exact = {only: exact}
-        report = _test(draw, exact, exact_value, None, **limits)
+        report = _test(draw, exact, exact_value, None, limits, key)
     else:
         other = _reference(estimator, reference, data)
-        report = _test(draw, None, None, _draws(other, params, data), **limits)
+        report = _test(draw, None, None, _draws(other, params, data), limits, key)
     if not report.passed:
         hints = _hints(estimator, params, data, report, key)
         raise _bias_error(f"the estimator of {name!r} is biased", report, hints)
@@ -242,7 +235,7 @@ def assert_exactly_unbiased(
     size = _flat({"gradient": found.size, "value": abs(value)})
     scale = _scales({"gradient": grad, "value": value}, whole=False)
     rounding = tolerance * np.maximum(np.maximum(size, scale), 1e-3)
-    names = [n.removeprefix("gradient.") for n in entry_names(_named(grad, value))]
+    names = [n.removeprefix("gradient.") for n in entry_names(_named(value, grad))]
     zero = np.zeros_like(both)
     sd = np.sqrt(_flat({"gradient": found.variance, "value": 0.0}))
     report = Report(names, found.outcomes, both, expected, sd, zero, rounding, 0.0, rounding)
@@ -278,16 +271,12 @@ def assert_unbiased_draws(
         BiasError, InconclusiveError: as there.
     """
     report = _test(
-        lambda k: (lambda value, grad: _named(grad, value))(*draw(k)),
+        lambda k: _named(*draw(k)),
         exact,
         exact_value,
         None,
-        bias=bias,
-        false_alarm=false_alarm,
-        miss=miss,
-        whole_gradient=whole_gradient,
-        max_draws=max_draws,
-        key=jax.random.key(0) if key is None else key,
+        _Limits(bias, false_alarm, miss, whole_gradient, max_draws),
+        jax.random.key(0) if key is None else key,
     )
     if not report.passed:
         raise _bias_error(what, report, ())
@@ -314,22 +303,32 @@ def assert_mean(
 # --------------------------------------------------------------------------------- the z-test
 
 
+@dataclass(frozen=True)
+class _Limits:
+    """What a test must catch, and what it may cost; as the arguments of `assert_unbiased`."""
+
+    bias: float
+    false_alarm: float
+    miss: float
+    whole_gradient: bool
+    max_draws: int
+
+    def __post_init__(self) -> None:
+        for name in ("bias", "false_alarm", "miss"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie between 0 and 1, not {getattr(self, name)}")
+
+
 def _test(
     draw: Callable[[Any], Any],
     exact: Any,
     exact_value: Any,
     reference: Callable[[Any], Any] | None,
-    *,
-    bias: float,
-    false_alarm: float,
-    miss: float,
-    whole_gradient: bool,
-    max_draws: int,
+    limits: _Limits,
     key: Any,
 ) -> Report:
     """Sample until the bias would be caught; against `exact`, or against draws of another."""
-    if not 0 < bias < 1:
-        raise ValueError(f"bias must lie between 0 and 1, not {bias}")
+    bias = limits.bias
     ours_key, their_key = jax.random.split(key)
     ours = Sampler(draw, ours_key, compiler_options=_QUICK)
     theirs = None
@@ -337,8 +336,8 @@ def _test(
         theirs = Sampler(reference, their_key, compiler_options=_QUICK)
     is_value = np.array([name == "value" for name in ours.names])
     tested = ~is_value | (exact_value is not None or theirs is not None)
-    bound = z_bound(int(tested.sum()), false_alarm)
-    power = -NormalDist().inv_cdf(miss)
+    bound = z_bound(int(tested.sum()), limits.false_alarm)
+    power = -NormalDist().inv_cdf(limits.miss)
     samplers = [ours] if theirs is None else [ours, theirs]
     for s in samplers:
         s.more(max(2, math.ceil(_MINIMUM / s.batch)))
@@ -353,15 +352,15 @@ def _test(
                 )
             expected = _flat(given)
         else:
-            expected = theirs.moments.mean
+            expected = theirs.seen.mean
         tree = _unflat(ours.tree, expected)
-        scale = _scales(tree, whole_gradient)
+        scale = _scales(tree, limits.whole_gradient)
         target = np.where(is_value, np.inf, bias * scale)
-        errors = [np.where(_constant(s.moments), 0, s.moments.standard_error) for s in samplers]
+        errors = [np.where(_constant(s.seen), 0, s.seen.standard_error) for s in samplers]
         total = np.sqrt(sum(e**2 for e in errors))
         rounding = _ROUNDING * bias * np.maximum(scale, np.abs(expected))
         detectable = (bound + power) * total + rounding
-        if not all(np.isfinite(s.moments.mean[tested]).all() for s in samplers):
+        if not all(np.isfinite(s.seen.mean[tested]).all() for s in samplers):
             break  # NaN or infinite: reported as it is
         excess = np.max((bound + power) * total / target, initial=0)
         if excess <= 1:
@@ -370,17 +369,19 @@ def _test(
         worst = int(np.argmax(total / target))
         i = int(np.argmax([e[worst] for e in errors]))
         sampler = samplers[i]
-        count = sampler.moments.count
-        if count * excess**2 > max_draws and (theirs is None or count * 4 > max_draws):
-            raise _inconclusive(ours, worst, detectable, scale, bias, max_draws, excess**2 * count)
+        count = sampler.seen.count
+        if count * excess**2 > limits.max_draws and (
+            theirs is None or count * 4 > limits.max_draws
+        ):
+            raise _inconclusive(ours, worst, detectable, scale, limits, excess**2 * count)
         sampler.more(math.ceil(min(excess**2 - 1, 1.0) * count / sampler.batch) or 1)
     pick = np.flatnonzero(tested)
     return Report(
         [ours.names[i].removeprefix("gradient.") for i in pick],
-        ours.moments.count,
-        ours.moments.mean[pick],
+        ours.seen.count,
+        ours.seen.mean[pick],
         expected[pick],
-        np.sqrt(ours.moments.variance[pick]),
+        np.sqrt(ours.seen.variance[pick]),
         total[pick],
         detectable[pick],
         bound,
@@ -418,15 +419,15 @@ def _unflat(like: Any, flat: np.ndarray) -> Any:
 
 
 def _inconclusive(
-    sampler: Sampler, worst: int, detectable: Any, scale: Any, bias: float, most: int, needs: float
+    sampler: Sampler, worst: int, detectable: Any, scale: Any, limits: _Limits, needs: float
 ) -> InconclusiveError:
-    sd = math.sqrt(sampler.moments.variance[worst])
+    sd = math.sqrt(sampler.seen.variance[worst])
     return InconclusiveError(
-        f"a bias of {bias:.3g} would not be caught",
-        because=f"after {sampler.moments.count} draws the smallest that would is "
+        f"a bias of {limits.bias:.3g} would not be caught",
+        because=f"after {sampler.seen.count} draws the smallest that would is "
         f"{detectable[worst] / scale[worst]:.2g} in {sampler.names[worst]}: its sd is {sd:.3g}, "
         f"the gradient is at most {scale[worst]:.3g}, and it would take some {needs:.2g} draws; "
-        f"max_draws is {most}",
+        f"max_draws is {limits.max_draws}",
         fix="parameters where the gradient is larger, more num_samples, a larger max_draws, "
         "whole_gradient=True (relative to the largest entry of all), or a larger bias=...",
     )
@@ -455,14 +456,14 @@ def _trainable(params: Mapping[str, Any]) -> dict[str, Any]:
     return eqx.filter(arrays, eqx.is_inexact_array)
 
 
-def _named(grad: PyTree, value: Any) -> dict[str, Any]:
+def _named(value: Any, grad: PyTree) -> dict[str, Any]:
     return {"gradient": grad, "value": jnp.asarray(value)}
 
 
 def _draws(estimator: Estimator, params: Mapping[str, Any], data: Any) -> Callable[[Any], Any]:
     def draw(key: Any) -> dict[str, Any]:
         value, grad = estimator.value_and_grad(key, dict(params), *data)
-        return _named(grad, value)
+        return _named(value, grad)
 
     return draw
 

@@ -14,6 +14,7 @@ import optax
 from jax.core import Tracer
 
 from ppl.errors import AddressError, DataError, ShapeError, SupportError, suggestion
+from ppl.lang.observed import PartlyObserved
 from ppl.lang.supports import Support
 
 
@@ -87,7 +88,10 @@ def bind_data(objective: Any, data: Any) -> tuple[Any, ...]:
     data = data if isinstance(data, tuple) else (data,)
     names = _argument_names(objective, data)
     for name, value in zip(names, data, strict=True):
-        for path, leaf in jax.tree_util.tree_leaves_with_path(value):
+        partly = lambda x: isinstance(x, PartlyObserved)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(value, is_leaf=partly):
+            if isinstance(leaf, PartlyObserved):  # its unobserved entries are never looked at
+                leaf = leaf.fill(jnp.zeros(jnp.shape(leaf.values), float))
             _check_array(name + jax.tree_util.keystr(path), leaf)
     return data
 

@@ -31,8 +31,10 @@ from jax import lax
 from jaxtyping import Array, Bool, Int, Key, PyTree
 
 from ppl.compiler.estimator import Estimator, Params
+from ppl.errors import UnsupportedError
 from ppl.vi._batches import Rows
 from ppl.vi._mesh import replicated, spread_rows
+from ppl.vi.natural_gradient import fisher_product
 
 _BLOCK = 16
 _CAPACITY = 65_536
@@ -184,9 +186,13 @@ class Loop:
         self._bound = jax.jit(self._constrain)
         self._gradient = jax.jit(lambda *args: self._loss_and_gradient(*args)[:2])
 
-    def start(self, inputs: Inputs, params: list[Params]) -> State:
-        """The state before the first step, from the start values of each restart."""
-        data = self._data(inputs, self._first_order(inputs), 0, 0)
+    def start(self, inputs: Inputs, params: list[Params], data: tuple[Any, ...]) -> State:
+        """The state before the first step.
+
+        Args:
+            params: start values of each restart.
+            data: of one step.
+        """
         unconstrained = [self._estimator.unconstrain(p, *data) for p in params]
         # A weakly typed leaf would come back strongly typed, and compile everything twice.
         unconstrained = jax.tree.map(lambda x: jnp.asarray(x, x.dtype), unconstrained)
@@ -217,11 +223,12 @@ class Loop:
 
     def run(self, inputs: Inputs, state: State, first: int, count: int) -> Made:
         """Make `count` steps from step number `first`."""
-        return self._run(inputs, state, jnp.int32(first), jnp.int32(count))
+        # NumPy's numbers belong to no device, and so go along with arrays on any mesh.
+        return self._run(inputs, state, np.int32(first), np.int32(count))
 
     def locate(self, inputs: Inputs, state: State, first: int, stop: int) -> tuple[int, State]:
         """The first step whose loss or result is not finite (or `stop`), and the state before."""
-        index, before = self._locate(inputs, state, jnp.int32(first), jnp.int32(stop))
+        index, before = self._locate(inputs, state, np.int32(first), np.int32(stop))
         return int(index), before
 
     def loss_and_gradient(
@@ -291,10 +298,22 @@ class Loop:
     def _update(self, key: Array, inputs: Inputs, state: State, data: tuple[Any, ...]):
         """The state after a step of one fit, and the loss."""
         (value, baselines), grad, loss = self._loss_and_gradient(key, inputs, state, data)
-        updates, optimizer = self._optimizer.update(
-            grad, state.optimizer, state.params, value=value, grad=grad, value_fn=loss
-        )
+        fisher = lambda: self._fisher(key, inputs, state, data)
+        extra = {"value": value, "grad": grad, "value_fn": loss, "fisher": fisher}
+        updates, optimizer = self._optimizer.update(grad, state.optimizer, state.params, **extra)
         return State(optax.apply_updates(state.params, updates), optimizer, baselines), value
+
+    def _fisher(self, key: Array, inputs: Inputs, state: State, data: tuple[Any, ...]):
+        """The product with the guide's Fisher matrix, for optimisers that ask for it."""
+        objective = self._estimator.objective
+        if objective.guide is None:
+            raise UnsupportedError(
+                f"{objective.name} has no guide whose Fisher matrix a natural gradient could use",
+                fix="use vi.elbo or another objective of vi, or another optimiser",
+            )
+        args = objective.guide_args if objective.model is None else data[-1]
+        constrain = lambda p: self._bind(inputs, p, data)
+        return fisher_product(objective.guide, tuple(args), key, state.params, constrain)
 
     def _step(self, inputs: Inputs, state: State, index: Array, first: Array):
         state, data = self._prepare(inputs, state, index, first)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from ppl.vi._batches import Stream
 from ppl.vi._loop import Inputs, Loop, State
-from ppl.vi._mesh import place_rows
+from ppl.vi._mesh import place_rows, put_everywhere
 from ppl.vi.convergence import Windows
 from ppl.vi.progress import Bar, Pace
 
@@ -64,7 +64,9 @@ class Run:
     Attributes:
         made: the steps made so far, all of them good.
         failed: the next step's loss or result is not finite.
+        keeps_history: whether the parameters are noted after each run.
         history: (steps made, parameters) of each snapshot.
+        interrupted: whether Ctrl-C or a callback stopped it.
         block: (inputs, first step) of the last run, which a failure is repeated with.
     """
 
@@ -73,22 +75,24 @@ class Run:
         loop: Loop,
         inputs: Inputs,
         starts: list[dict[str, Any]],
+        batch: tuple[Any, ...],
         steps: int,
         *,
         stream: Stream | None = None,
         mesh: jax.sharding.Mesh | None = None,
         windows: Windows | None = None,
-        snapshots: bool = False,
     ):
         self.loop, self.steps, self.windows = loop, steps, windows
-        self.failed = self.interrupted = False
+        self.failed = self.interrupted = self.keeps_history = False
         self.history: list[tuple[int, dict[str, Any]]] = []
-        self._inputs, self._stream, self._mesh, self._snapshots = inputs, stream, mesh, snapshots
+        self._inputs, self._stream, self._mesh = inputs, stream, mesh
         self._restarts = len(starts)
         self.block: tuple[Inputs, int] = (self._next_inputs(1), 0)
         if stream is not None:
             stream.rewind()
-        state = loop.start(self.block[0], starts)
+        state = loop.start(self.block[0], starts, batch)
+        if mesh is not None:
+            state = put_everywhere(state, mesh)
         self.made = Made(state, place=None if stream is None else stream.place)
 
     def _next_inputs(self, count: int) -> Inputs:
@@ -130,6 +134,15 @@ class Run:
             unconstrained = jax.tree.map(lambda x: x[best], unconstrained)
         return self.loop.constrain(self.block[0], unconstrained)
 
+    def continue_from(self, place: Any, windows: list[Any]) -> None:
+        """Restore what is beside `made`: the place of the source, and the last windows."""
+        if self._stream is not None:
+            self._stream.go_to(place)
+        if self.windows is not None:
+            arrays = [np.asarray(x) for x in windows]
+            kept = [tuple(arrays[i : i + 4]) for i in range(0, len(arrays), 4)]
+            self.windows.restore(kept, self.made.state.params)
+
     def compile(self) -> None:
         """Compile the loop, if an earlier fit has not."""
         jax.block_until_ready(self.loop.run(self.block[0], self.made.state, 0, 0))
@@ -157,7 +170,7 @@ class Run:
             self.made = Made(after.state, (*made.losses, losses), made.step + count, place)
             pace.made(count)
             bar(self.made.step, float(np.nanmin(losses.reshape(count, -1).mean(0))))
-            if self._snapshots:
+            if self.keeps_history:
                 self.history.append((self.made.step, self.params()))
             if save is not None:
                 save(self)

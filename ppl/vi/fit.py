@@ -30,6 +30,7 @@ from ppl.vi._batches import (
     is_source,
     rows_of,
 )
+from ppl.vi._identity import Identity, digest, identity
 from ppl.vi._inputs import (
     bind_data,
     check_callbacks,
@@ -43,6 +44,7 @@ from ppl.vi._mesh import check_mesh, place_rows, put_everywhere
 from ppl.vi._precision import precision
 from ppl.vi._run import Report as Report
 from ppl.vi._run import Run
+from ppl.vi.checkpoint import Checkpoint, Checkpoints, as_checkpoint, describe_optimizer
 from ppl.vi.convergence import Convergence, Windows
 from ppl.vi.progress import Pace, progress_bar
 from ppl.vi.result import Fit
@@ -134,7 +136,9 @@ def fit(
     callbacks = check_callbacks(callbacks)
     restarts = check_count("restarts", restarts)
     mesh = None if mesh is None else check_mesh(mesh)
-    chunk = _chunk(chunk, steps, rule, snapshots, bool(callbacks) or checkpoint is not None)
+    saving = as_checkpoint(checkpoint)
+    watched = bool(callbacks) or saving is not None
+    chunk = _chunk(chunk, steps, rule, snapshots, watched, saving)
     with precision(float64), nullcontext() if mesh is None else jax.set_mesh(mesh):
         init_key, step_key, result_key = jax.random.split(check_key(key), 3)
         estimator = _compiled(program, strategies, num_samples)
@@ -142,48 +146,26 @@ def fit(
         keys = lambda key: [key] if restarts == 1 else list(jax.random.split(key, restarts))
         starts = _starts(estimator, feed.batch, keys(init_key), params)
         began = time.perf_counter()
-        if feed.stream is not None:
-            chunk = min(chunk or STREAMED, STREAMED)
-        sizes = Sizes.of(steps, chunk)
-        arrays, static = eqx.partition((starts[0], feed.batch), is_array)
-        loop = loop_for(
-            estimator,
-            optimizer,
-            static,
-            sizes,
-            rows=feed.rows,
-            stream=feed.stream is not None,
-            restarts=None if restarts == 1 else restarts,
-            track=rule is not None,
-            mesh=mesh,
-        )
-        run = Run(
-            loop,
-            _inputs(feed, keys(step_key), arrays[0], mesh),
-            starts,
-            steps,
-            stream=feed.stream,
-            mesh=mesh,
-            windows=None if rule is None else Windows(rule),
-            snapshots=snapshots > 0,
-        )
+        run = _new_run(estimator, optimizer, feed, keys(step_key), starts, steps, chunk, rule, mesh)
+        run.keeps_history = snapshots > 0
+        checkpoints = None
+        if saving is not None:
+            kind = _identity(estimator, optimizer, feed, starts, step_key)
+            checkpoints = Checkpoints(saving, saving.every or max(1, steps // 20), kind)
+            checkpoints.resume(run)
         run.compile()
         compiled = time.perf_counter()
-        try:
-            with progress_bar(steps, progress) as bar:
-                pace = Pace(steps, chunk, block=sizes.block, capacity=sizes.capacity)
-                run.go(pace, bar, callbacks)
-        except KeyboardInterrupt:
-            run.interrupted = True
+        _make_steps(run, chunk, callbacks, checkpoints, progress)
+        now = time.perf_counter()
         result = Fit(
-            params=run.params(averaged=not run.failed),
+            params=jax.tree.map(_local, run.params(averaged=not run.failed)),
             losses=run.losses if restarts == 1 else run.losses[:, run.best],
             estimator=estimator,
             objective=estimator.objective,
             data=feed.whole,
             key=result_key,
             interrupted=run.interrupted,
-            seconds=time.perf_counter() - compiled,
+            seconds=now - compiled,
             compile_seconds=compiled - began,
             convergence=None if run.windows is None else run.windows.diagnosis,
             history=tuple(run.history),
@@ -195,8 +177,73 @@ def fit(
         return result
 
 
+def _new_run(
+    estimator: Estimator,
+    optimizer: optax.GradientTransformation,
+    feed: _Feed,
+    keys: list[Any],
+    starts: list[dict[str, Any]],
+    steps: int,
+    chunk: int | None,
+    rule: Convergence | None,
+    mesh: jax.sharding.Mesh | None,
+) -> Run:
+    """The run of a fit before its first step."""
+    is_stream = feed.stream is not None
+    if is_stream:
+        chunk = min(chunk or STREAMED, STREAMED)
+    arrays, static = eqx.partition((starts[0], feed.batch), is_array)
+    loop = loop_for(
+        estimator,
+        optimizer,
+        static,
+        Sizes.of(steps, chunk),
+        rows=feed.rows,
+        stream=is_stream,
+        restarts=None if len(starts) == 1 else len(starts),
+        track=rule is not None,
+        mesh=mesh,
+    )
+    inputs = _inputs(feed, keys, arrays[0], mesh)
+    windows = None if rule is None else Windows(rule)
+    return Run(
+        loop, inputs, starts, feed.batch, steps, stream=feed.stream, mesh=mesh, windows=windows
+    )
+
+
+def _make_steps(
+    run: Run,
+    chunk: int | None,
+    callbacks: tuple[Callable, ...],
+    checkpoints: Checkpoints | None,
+    progress: bool,
+) -> None:
+    """Make the steps of a run, until its end or Ctrl-C."""
+    sizes = run.loop.sizes
+    try:
+        with progress_bar(run.steps, progress) as bar:
+            pace = Pace(run.steps, chunk, block=sizes.block, capacity=sizes.capacity)
+            run.go(pace, bar, callbacks, checkpoints and checkpoints.save)
+    except KeyboardInterrupt:
+        run.interrupted = True
+    finally:
+        if checkpoints is not None:
+            checkpoints.close()
+
+
+def _local(x: Any) -> Any:
+    """An array on this process's own device, if it is on a mesh."""
+    spread = isinstance(x, jax.Array) and len(x.sharding.device_set) > 1
+    return jnp.asarray(np.asarray(x)) if spread else x
+
+
 def _chunk(
-    chunk: int | None, steps: int, rule: Convergence | None, snapshots: int, watched: bool
+    chunk: int | None,
+    steps: int,
+    rule: Convergence | None,
+    snapshots: int,
+    watched: bool,
+    saving: Checkpoint | None,
 ) -> int | None:
     """Steps per run, if something depends on it."""
     if chunk is not None:
@@ -205,6 +252,8 @@ def _chunk(
         return min(rule.steps(steps), steps)
     if snapshots:
         return max(1, steps // check_count("snapshots", snapshots))
+    if saving is not None and saving.every is not None:
+        return min(saving.every, steps)
     return max(1, steps // 20) if watched else None
 
 
@@ -265,6 +314,27 @@ def _compiled(program: Any, strategies: Any, num_samples: int | None) -> Estimat
     if num_samples is not None:
         num_samples = check_count("num_samples", num_samples)
     return compile_objective(program, strategies=strategies, num_samples=num_samples)
+
+
+def _identity(
+    estimator: Estimator,
+    optimizer: optax.GradientTransformation,
+    feed: _Feed,
+    starts: list[dict[str, Any]],
+    key: Key[Array, ""],
+) -> Identity:
+    """What a checkpoint must agree with."""
+    unconstrained = estimator.unconstrain(starts[0], *feed.batch)
+    return identity(
+        estimator,
+        feed.batch,
+        starts[0],
+        optimizer=describe_optimizer(optimizer, unconstrained),
+        key=digest(jax.random.key_data(key)),
+        restarts=len(starts),
+        rows=None if feed.rows is None else (feed.rows.size, feed.rows.total),
+        **({} if feed.stream is not None else {"values of the data": digest(feed.whole)}),
+    )
 
 
 def _starts(

@@ -9,9 +9,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float
 from rich.console import Console
 from rich.table import Table
 
+_QUANTILES = [0.05, 0.5, 0.95]
 _COLUMNS = ("mean", "sd", "5%", "50%", "95%")
 
 
@@ -58,20 +60,28 @@ class Summary:
             table.add_row(row.address, *(f"{v:.4g}" for v in values))
         for address, count in self.left_out.items():
             table.add_row(f"{address}: {count} more", *("..." for _ in _COLUMNS))
-        console = Console(width=100, color_system=None, force_terminal=False)
-        with console.capture() as capture:
-            console.print(table)
-        return "\n".join(line.rstrip() for line in capture.get().rstrip().splitlines())
+        return as_text(table)
 
     __repr__ = __str__
 
 
-def summarize(choices: Any, *, max_entries: int) -> Summary:
+def as_text(table: Table) -> str:
+    """A table as plain text."""
+    console = Console(width=100, color_system=None, force_terminal=False)
+    with console.capture() as capture:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in capture.get().rstrip().splitlines())
+
+
+def summarize(
+    choices: Any, *, max_entries: int, weights: Float[np.ndarray, " draws"] | None = None
+) -> Summary:
     """Summarise draws of choices.
 
     Args:
         choices: pytree of arrays, with the draws along their first axis.
         max_entries: rows of one choice, at most.
+        weights: of the draws, which sum to 1; equal ones if `None`.
     """
     rows: list[Row] = []
     left_out: dict[str, int] = {}
@@ -79,18 +89,27 @@ def summarize(choices: Any, *, max_entries: int) -> Summary:
     for path, leaf in leaves:
         address = "/".join(str(_name(entry)) for entry in path) or "value"
         draws = np.asarray(leaf, dtype=float)
-        rows += _rows(address, draws, max_entries)
+        rows += _rows(address, draws, max_entries, weights)
         size = math.prod(draws.shape[1:])
         if size > max_entries:
             left_out[address] = size - max_entries
     return Summary(tuple(rows), len(leaves[0][1]) if leaves else 0, left_out)
 
 
-def _rows(address: str, draws: np.ndarray, max_entries: int) -> Iterator[Row]:
+def _rows(
+    address: str, draws: np.ndarray, max_entries: int, weights: np.ndarray | None
+) -> Iterator[Row]:
     shape = draws.shape[1:]
     flat = draws.reshape(len(draws), -1)[:, :max_entries]
-    ddof = min(1, len(draws) - 1)
-    stats = (flat.mean(0), flat.std(0, ddof=ddof), *np.quantile(flat, [0.05, 0.5, 0.95], axis=0))
+    if weights is None:
+        ddof = min(1, len(draws) - 1)
+        moments = flat.mean(0), flat.std(0, ddof=ddof)
+        quantiles = np.quantile(flat, _QUANTILES, axis=0)
+    else:
+        mean = weights @ flat
+        moments = mean, np.sqrt(weights @ (flat - mean) ** 2)
+        quantiles = np.quantile(flat, _QUANTILES, axis=0, weights=weights, method="inverted_cdf")
+    stats = (*moments, *quantiles)
     for i, values in enumerate(zip(*stats, strict=True)):
         index = ", ".join(map(str, np.unravel_index(i, shape))) if shape else ""
         yield Row(f"{address}[{index}]" if shape else address, *map(float, values))

@@ -14,7 +14,7 @@ from jaxtyping import Array
 from ppl.compiler.baselines.base import Baseline, Charged, baseline, register_baseline
 from ppl.compiler.frontier import Frontier, evaluate, find_frontier
 from ppl.compiler.influence import Alignment, Analysis, Source
-from ppl.compiler.tables import Val, lay_along, spread
+from ppl.compiler.tables import Val
 from ppl.lang.staged import Atom, Var
 
 
@@ -58,8 +58,7 @@ def charge_of_others(
     alignment: Alignment,
     read: Callable[[Atom], Val],
     expected: Callable[[Val], Array],
-    axes: tuple[Source, ...],
-    ndim: int,
+    lay: Callable[[Array, Alignment], Array],
 ) -> Array:
     """`sum_k b_k log p_k`, with b_k lane k's baseline and log p_k its log-probability.
 
@@ -67,9 +66,9 @@ def charge_of_others(
 
     Args:
         logp: of the choice, `[*axes, *lanes]`.
-        alignment: where its lanes run in the cost, of rank `ndim`.
+        alignment: where its lanes run in the cost.
         expected: averages a cost over the enumerated choices made after the draws.
-        axes: the result's enumerated axes.
+        lay: moves lanes to where they run in the cost.
     """
 
     def without(k: Array) -> Array:
@@ -84,11 +83,9 @@ def charge_of_others(
         inputs = {v: replaced(v, axis) for v, axis in frontier.inputs.items()}
         return lax.stop_gradient(expected(evaluate(frontier, inputs, read)))
 
-    lead, lane = len(logp.axes), frontier.lane
-    each = jnp.moveaxis(logp.array, lead + lane, 0)
-    rest = (*alignment[:lane], *alignment[lane + 1 :])
-    laid = jax.vmap(lambda x: lay_along(x, lead, rest, ndim))(each)
-    laid = jax.vmap(lambda x: spread(Val(x, logp.axes), axes))(laid)
+    each = jnp.moveaxis(logp.array, len(logp.axes) + frontier.lane, 0)
+    rest = (*alignment[: frontier.lane], *alignment[frontier.lane + 1 :])
+    laid = jax.vmap(lambda x: lay(x, rest))(each)
     return jnp.sum(jax.vmap(without)(jnp.arange(each.shape[0])) * laid, 0)
 
 

@@ -19,7 +19,7 @@ from jaxtyping import Array
 from ppl.compiler.strategies.base import Choice, Kind, register
 from ppl.compiler.strategies.finite import finite_refusal, log_probabilities, value_at
 from ppl.compiler.tables import Val
-from ppl.compiler.worlds import Alternates
+from ppl.compiler.worlds import Alternates, Request
 from ppl.errors import StrategyError
 from ppl.lang.family import Params
 from ppl.lang.staged import Eqn
@@ -40,7 +40,6 @@ class Arms:
     name: ClassVar[str] = "arms"
     baseline: ClassVar[str] = "none"
     kind: ClassVar[Kind] = "worlds"
-    together: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.samples, int) or self.samples < 2:
@@ -51,8 +50,8 @@ class Arms:
     def refusal(self, eqn: Eqn) -> str | None:
         return finite_refusal(eqn, self.name)
 
-    def count(self, eqn: Eqn, moving: Sequence[str]) -> int:
-        return self.samples - 1 if moving else 0
+    def request(self, eqn: Eqn, moving: Sequence[str]) -> Request:
+        return Request(self.samples - 1 if moving else 0, together=True)
 
     def lower(self, choice: Choice) -> Val:
         return _lower(choice, self)
@@ -85,13 +84,12 @@ class DisArm:
     name: ClassVar[str] = "disarm"
     baseline: ClassVar[str] = "none"
     kind: ClassVar[Kind] = "worlds"
-    together: ClassVar[bool] = True
 
     def refusal(self, eqn: Eqn) -> str | None:
         return finite_refusal(eqn, self.name)
 
-    def count(self, eqn: Eqn, moving: Sequence[str]) -> int:
-        return 1 if moving else 0
+    def request(self, eqn: Eqn, moving: Sequence[str]) -> Request:
+        return Request(1 if moving else 0, together=True)
 
     def lower(self, choice: Choice) -> Val:
         return _lower(choice, Arms(samples=2))
@@ -110,13 +108,12 @@ class Arm:
     name: ClassVar[str] = "arm"
     baseline: ClassVar[str] = "none"
     kind: ClassVar[Kind] = "worlds"
-    together: ClassVar[bool] = True
 
     def refusal(self, eqn: Eqn) -> str | None:
         return finite_refusal(eqn, self.name)
 
-    def count(self, eqn: Eqn, moving: Sequence[str]) -> int:
-        return 1 if moving else 0
+    def request(self, eqn: Eqn, moving: Sequence[str]) -> Request:
+        return Request(1 if moving else 0, together=True)
 
     def lower(self, choice: Choice) -> Val:
         return _lower(choice, self)

@@ -8,12 +8,21 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array
 
 from ppl.compiler.influence import WORLDS, Source
 from ppl.compiler.tables import Val, batched, broadcasting, log_densities
-from ppl.compiler.worlds import Alternates, Slots, actual_world, place, worlds_of
+from ppl.compiler.worlds import (
+    Alternates,
+    Request,
+    Slots,
+    actual_world,
+    place,
+    worlds_first,
+    worlds_of,
+)
 from ppl.errors import StrategyError, suggestion
 from ppl.lang.distribution import add_strategy_method
 from ppl.lang.family import Family, Params
@@ -52,17 +61,10 @@ class Strategy(Protocol):
 
 
 class Alternatives(Strategy, Protocol):
-    """A strategy of kind `"worlds"`: costs are compared at several values of the choice.
+    """A strategy of kind `"worlds"`: costs are compared at several values of the choice."""
 
-    Attributes:
-        together: whether an alternate replaces all lanes at once, however costs combine them;
-            else lanes that a cost combines get worlds of their own.
-    """
-
-    together: ClassVar[bool]
-
-    def count(self, eqn: Eqn, moving: Sequence[str]) -> int:
-        """How many alternate values there are, if the parameters `moving` train."""
+    def request(self, eqn: Eqn, moving: Sequence[str]) -> Request:
+        """The worlds that it asks for, if the parameters `moving` train."""
         ...
 
 
@@ -73,14 +75,18 @@ class View:
     Attributes:
         size: how many worlds there are.
         slots: those that the choice owns.
-        first: the first of those that are the current step's.
+        step: the number of the current step, among those kept apart.
+        pick: makes the key for picking one of the choice's alternates, the same in all steps.
         moving: names of the parameters that train.
+        scored: numbers of the worlds in which the charge is the log-probability.
     """
 
     size: int
     slots: Slots
-    first: Any
+    step: Any
+    pick: Callable[[], jax.Array]
     moving: Sequence[str]
+    scored: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +130,36 @@ class Choice:
     def draw(self) -> Val:
         """A draw, with common random numbers across enumerated values of the parameters."""
         key = self.new_key()
-        return batched(lambda *ps: [self.sampler(key, list(ps), **self.eqn.params)], self.params)[0]
+        static = self.eqn.params
+        return self._as_in_the_actual_world(
+            batched(lambda *ps: [self.sampler(key, list(ps), **static)], self.params)[0]
+        )
+
+    def _as_in_the_actual_world(self, drawn: Val) -> Val:
+        """Lanes whose parameters do not differ from the actual world's take the value drawn there.
+
+        Common random numbers see to that but for rounding; and where tests replace the draws, this
+        does.
+        """
+        names, shape = self.eqn.params["names"], self.eqn.params["shape"]
+        ranks = [self.family.parameters[n] for n in names]
+        differ = [(p, r) for p, r in zip(self.params, ranks, strict=True) if WORLDS in p.axes]
+        if not differ:
+            return drawn
+
+        def take(x: Array, *ps: Array) -> list[Array]:
+            same = jnp.ones((), bool)
+            for p, (_, rank) in zip(ps, differ, strict=True):
+                equal = jnp.all(p == p[0], tuple(range(-rank, 0)))
+                missing = (1,) * (1 + len(shape) - equal.ndim)
+                same &= equal.reshape(len(p), *missing, *equal.shape[1:])
+            event = (1,) * (x.ndim - 1 - len(shape))
+            same = jnp.broadcast_to(same, (len(x), *shape)).reshape(len(x), *shape, *event)
+            return [jnp.where(same, x[0], x)]
+
+        worlds = [worlds_first(v) for v in (drawn, *(p for p, _ in differ))]
+        out = batched(take, worlds)[0]
+        return Val(out.array, (*out.axes, WORLDS))
 
     def draw_path(self) -> Val:
         """A draw as a function of its parameters; its log-density is published, if it is known."""
@@ -139,7 +174,7 @@ class Choice:
 
     def sample(self, key: jax.Array, params: Params) -> Array:
         """An ordinary draw `[*lanes, *event]`."""
-        return self.family.sample(key, tuple(self.eqn.params["shape"]), **params)
+        return self.sampler(key, list(params.values()), **self.eqn.params)
 
     def draw_alternatives(
         self,
@@ -165,13 +200,24 @@ class Choice:
             if not view.slots.alternates:
                 return worlds, jnp.zeros((view.size, *view.slots.shape))
             found = alternates(key, worlds[0], params(arrays))
-            return place(worlds, found, view.slots, view.first)
+            return place(worlds, found, view.slots, view.step, view.pick)
 
-        drawn = worlds_of(batched(draw_all, self.params)[0], view.size)
+        drawn = self._as_in_the_actual_world(batched(draw_all, self.params)[0])
+        drawn = worlds_of(drawn, view.size)
         here = [actual_world(p) for p in self.params]
         out, charges = (Val(v.array, (*v.axes, WORLDS)) for v in batched(build, [drawn, *here]))
-        self.logp(charges)
+        self.logp(self.scored(charges, out))
         return out
+
+    def scored(self, charges: Val, value: Val) -> Val:
+        """The charges, which are log-probabilities where another choice's worlds are followed."""
+        assert self.view is not None
+        if not len(where := self.view.scored):
+            return charges
+        plain = Val(charges.array, charges.axes[:-1])
+        logp = worlds_of(self.log_density(value), self.view.size)
+        out = batched(lambda c, l: [c.at[where].set(l[where])], [plain, logp])[0]
+        return Val(out.array, (*out.axes, WORLDS))
 
     def log_density(self, value: Val) -> Val:
         """Log-density per lane at `value`."""
@@ -195,6 +241,16 @@ class Choice:
     @property
     def _event_ndims(self) -> int:
         return len(self.eqn.outs[0].aval.shape) - len(self.eqn.params["shape"])
+
+
+def follows_path(strategy: Strategy) -> bool:
+    """Whether a choice's value moves with the choice's parameters."""
+    return strategy.kind == "path" or getattr(strategy, "follows_path", False)
+
+
+def relaxes(strategy: Strategy) -> bool:
+    """Whether a discrete choice becomes a float, which may lie between the values that it has."""
+    return getattr(strategy, "relaxes", False)
 
 
 strategies: dict[str, Strategy] = {}

@@ -19,7 +19,7 @@ from ppl.compiler.strategies.finite import (
     log_probabilities,
 )
 from ppl.compiler.tables import Val
-from ppl.compiler.worlds import Alternates
+from ppl.compiler.worlds import Alternates, Request
 from ppl.lang.family import Params
 from ppl.lang.staged import Eqn
 
@@ -38,13 +38,12 @@ class Local:
     name: ClassVar[str] = "local"
     baseline: ClassVar[str] = "none"
     kind: ClassVar[Kind] = "worlds"
-    together: ClassVar[bool] = False
 
     def refusal(self, eqn: Eqn) -> str | None:
         return finite_refusal(eqn, "local expectation")
 
-    def count(self, eqn: Eqn, moving: Sequence[str]) -> int:
-        return others(eqn) if moving else 0
+    def request(self, eqn: Eqn, moving: Sequence[str]) -> Request:
+        return Request(others(eqn) if moving else 0, together=False)
 
     def lower(self, choice: Choice) -> Val:
         return choice.draw_alternatives(choice.sample, lambda *args: all_others(choice, *args))

@@ -15,7 +15,8 @@ from ppl.compiler.strategies.base import Choice, Kind, register
 from ppl.compiler.strategies.enumerate import support_size
 from ppl.compiler.strategies.local import all_others, others
 from ppl.compiler.tables import Val
-from ppl.compiler.worlds import Alternates
+from ppl.compiler.worlds import Alternates, Request
+from ppl.errors import StrategyError
 from ppl.lang.family import Family, Params
 from ppl.lang.staged import Atom, Eqn
 from ppl.lang.weak_derivatives import WeakDerivative
@@ -38,26 +39,33 @@ class MeasureValued:
     name: ClassVar[str] = "mvd"
     baseline: ClassVar[str] = "none"
     kind: ClassVar[Kind] = "worlds"
-    together: ClassVar[bool] = False
 
     def refusal(self, eqn: Eqn) -> str | None:
         family: Family = eqn.params["family"]
-        missing = [n for n in eqn.params["names"] if n not in family.weak_derivatives]
-        if not missing or support_size(eqn) is not None:
+        if family.weak_derivatives or support_size(eqn) is not None:
             return None
-        return (
-            f"{family.name} declares no measure-valued derivative in {', '.join(missing)} "
-            "(Family.weak_derivatives)"
-        )
+        return f"{family.name} declares no measure-valued derivatives (Family.weak_derivatives)"
 
-    def count(self, eqn: Eqn, moving: Sequence[str]) -> int:
-        if support_size(eqn) is not None and not _declared(eqn, moving):
-            return others(eqn) if moving else 0
+    def request(self, eqn: Eqn, moving: Sequence[str]) -> Request:
+        rules = eqn.params["family"].weak_derivatives
+        missing = [n for n in moving if n not in rules]
+        if missing and support_size(eqn) is None:
+            address, name = eqn.params["address"], eqn.params["family"].name
+            raise StrategyError(
+                f"{name} declares no measure-valued derivative in {', '.join(missing)}",
+                address=address,
+                where=eqn.where,
+                because=f"there are rules for {', '.join(sorted(rules))} only, and the program's "
+                f"parameters move {', '.join(missing)} too",
+                fix=f"strategies={{'{address}': 'score'}}, or a rule in Family.weak_derivatives",
+            )
+        if not _declared(eqn, moving):
+            return Request(others(eqn) if moving else 0, together=False)
         key = jax.eval_shape(lambda: jax.random.key(0))
         value = _struct(eqn.outs[0])
         params = {n: _struct(a) for n, a in zip(eqn.params["names"], eqn.ins, strict=True)}
         parts = jax.eval_shape(lambda k, x, p: _parts(eqn, moving, k, x, p), key, value, params)
-        return sum(len(p.values) for p in parts.values())
+        return Request(sum(len(p.values) for p in parts.values()), together=False)
 
     def lower(self, choice: Choice) -> Val:
         moving = choice.view.moving
@@ -70,7 +78,10 @@ class MeasureValued:
             shape = tuple(choice.eqn.params["shape"])
             values, charges, own = [], [], jnp.zeros(shape, params[moving[0]].dtype)
             for name, part in parts.items():
-                slope = lambda w, name=name: jnp.broadcast_to(w * params[name], shape)
+                axes = tuple(range(-choice.family.parameters[name], 0))
+                slope = lambda w, name=name, axes=axes: jnp.broadcast_to(
+                    jnp.sum(w * params[name], axes), shape
+                )
                 values += [jnp.broadcast_to(x, actual.shape) for x in part.values]
                 charges += [slope(w) for w in part.weights]
                 own = own + slope(part.actual)

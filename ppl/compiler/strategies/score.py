@@ -29,12 +29,12 @@ def lower_score(choice: Choice, control: ControlVariate | None) -> Val:
     # A draw of probability zero cannot happen; keep the log-probability's shape honest.
     assert jnp.shape(logp.array)[len(logp.axes) :] == tuple(choice.eqn.params["shape"])
     if control is not None:
-        logp = _controlled(choice, control, value)
+        logp = _controlled(choice, control, value, logp)
     choice.logp(logp)
     return value
 
 
-def _controlled(choice: Choice, control: ControlVariate, value: Val) -> Val:
+def _controlled(choice: Choice, control: ControlVariate, value: Val, logp: Val) -> Val:
     """The log-probability, with a control variate beside it."""
     eqn = choice.eqn
     static = {k: eqn.params[k] for k in ("family", "names")}
@@ -43,12 +43,13 @@ def _controlled(choice: Choice, control: ControlVariate, value: Val) -> Val:
     def log_density(params: list[Array], noise: Any) -> Array:
         return log_density_values(noise["value"], *params, event_ndims=rank, **static)
 
-    key = choice.new_key()
-    noise = {"value": value.array, **control.noise(eqn, choice.data, key)}
-    params = [jnp.asarray(p.array) for p in choice.params]
-    logp, aside = tap(control, eqn, log_density, params, noise, choice.learned)
+    # Beside a choice with alternates, only what really happened has a control variate.
+    actual = lambda val: val.array[0] if val.axes else jnp.asarray(val.array)
+    noise = {"value": actual(value), **control.noise(eqn, choice.data, choice.new_key())}
+    params = [actual(p) for p in choice.params]
+    tapped, aside = tap(control, eqn, log_density, params, noise, choice.learned)
     choice.aside(aside)
-    return Val(logp)
+    return Val(logp.array.at[0].set(tapped) if logp.axes else tapped, logp.axes)
 
 
 @register

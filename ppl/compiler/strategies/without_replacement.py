@@ -22,7 +22,7 @@ from ppl.compiler.strategies.finite import (
     value_at,
 )
 from ppl.compiler.tables import Val
-from ppl.compiler.worlds import Alternates
+from ppl.compiler.worlds import Alternates, Request
 from ppl.errors import StrategyError
 from ppl.lang.family import Params
 from ppl.lang.staged import Eqn
@@ -46,7 +46,6 @@ class UnorderedSet:
     name: ClassVar[str] = "unordered_set"
     baseline: ClassVar[str] = "none"
     kind: ClassVar[Kind] = "worlds"
-    together: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.samples, int) or not 2 <= self.samples <= MAX_SET:
@@ -58,8 +57,8 @@ class UnorderedSet:
     def refusal(self, eqn: Eqn) -> str | None:
         return finite_refusal(eqn, self.name)
 
-    def count(self, eqn: Eqn, moving: Sequence[str]) -> int:
-        return _size(eqn, self.samples) - 1 if moving else 0
+    def request(self, eqn: Eqn, moving: Sequence[str]) -> Request:
+        return Request(_size(eqn, self.samples) - 1 if moving else 0, together=False)
 
     def lower(self, choice: Choice) -> Val:
         size = _size(choice.eqn, self.samples)
@@ -96,7 +95,6 @@ class SumAndSample:
     name: ClassVar[str] = "sum_and_sample"
     baseline: ClassVar[str] = "none"
     kind: ClassVar[Kind] = "worlds"
-    together: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.samples, int) or self.samples < 2:
@@ -108,8 +106,8 @@ class SumAndSample:
     def refusal(self, eqn: Eqn) -> str | None:
         return finite_refusal(eqn, self.name)
 
-    def count(self, eqn: Eqn, moving: Sequence[str]) -> int:
-        return _size(eqn, self.samples) - 1 if moving else 0
+    def request(self, eqn: Eqn, moving: Sequence[str]) -> Request:
+        return Request(_size(eqn, self.samples) - 1 if moving else 0, together=False)
 
     def lower(self, choice: Choice) -> Val:
         size = _size(choice.eqn, self.samples)

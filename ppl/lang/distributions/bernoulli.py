@@ -9,8 +9,9 @@ from jaxtyping import Array
 from tensorflow_probability.substrates import jax as tfp
 
 from ppl.lang.distribution import make_distribution
+from ppl.lang.distributions._counts import bernoulli_terms
 from ppl.lang.distributions._safe import Alternative, only_where, safe_log, softplus
-from ppl.lang.family import Family
+from ppl.lang.family import Family, Relaxation
 from ppl.lang.supports import integer_interval
 
 
@@ -39,6 +40,11 @@ def log_density(value: Array, logits: Alternative = None, probs: Alternative = N
     return jnp.where(one | zero, 0.0, -jnp.inf) - softplus(against * logits)
 
 
+def mixed_log_density(value: Array, logits: Alternative = None, probs: Alternative = None) -> Array:
+    """`value * log p + (1 - value) * log(1 - p)`, for a value in [0, 1]."""
+    return bernoulli_terms(value, 1 - value, logits, probs)
+
+
 bernoulli = make_distribution(
     Family(
         "bernoulli",
@@ -48,6 +54,7 @@ bernoulli = make_distribution(
         support=integer_interval(0, 1),
         kind="int",
         enumerate=lambda params: jnp.arange(2, dtype=jnp.int32),
+        relaxation=Relaxation(lambda weights: weights[1], mixed_log_density),
         alternatives=frozenset({"logits", "probs"}),
         tfp=tfp.distributions.Bernoulli,
     )

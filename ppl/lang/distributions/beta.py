@@ -10,6 +10,7 @@ from tensorflow_probability.substrates import jax as tfp
 from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions._gamma import log_gamma_draw
 from ppl.lang.distributions._safe import log_beta, only_where, tiny, xlog1py, xlogy
+from ppl.lang.distributions._weak import BETA
 from ppl.lang.family import Family
 from ppl.lang.supports import unit_interval
 
@@ -45,6 +46,7 @@ beta = make_distribution(
         _log_density,
         support=unit_interval,
         reparam="implicit",
+        weak_derivatives=BETA,
         tfp=tfp.distributions.Beta,
     )
 )

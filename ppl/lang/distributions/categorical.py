@@ -10,7 +10,7 @@ from tensorflow_probability.substrates import jax as tfp
 
 from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions._safe import Alternative, only_if_possible, safe_log
-from ppl.lang.family import Family
+from ppl.lang.family import Family, Relaxation
 from ppl.lang.supports import integer_interval, one_hot
 
 
@@ -72,6 +72,14 @@ def _one_hot_log_density(
     return only_if_possible(one_hot(value.shape[-1]).check(value), log_probability)
 
 
+def _mixed_log_density(
+    value: Array, logits: Alternative = None, probs: Alternative = None
+) -> Array:
+    log_p = log_probs_of(logits, probs)
+    none = value == 0
+    return jnp.sum(jnp.where(none, 0, value * jnp.where(none, 0, log_p)), -1)
+
+
 one_hot_categorical = make_distribution(
     Family(
         "one_hot_categorical",
@@ -82,6 +90,7 @@ one_hot_categorical = make_distribution(
         event_shape=lambda shapes: next(iter(shapes.values()))[-1:],
         kind="int",
         enumerate=lambda params: jnp.eye(_size(params), dtype=jnp.int32),
+        relaxation=Relaxation(lambda weights: jnp.moveaxis(weights, 0, -1), _mixed_log_density),
         alternatives=frozenset({"logits", "probs"}),
         tfp=tfp.distributions.OneHotCategorical,
     )

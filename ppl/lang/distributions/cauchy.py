@@ -11,6 +11,7 @@ from tensorflow_probability.substrates import jax as tfp
 
 from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions._safe import only_where
+from ppl.lang.distributions._weak import CAUCHY, HALF_CAUCHY
 from ppl.lang.family import Family
 from ppl.lang.supports import greater_than
 
@@ -31,6 +32,7 @@ cauchy = make_distribution(
         _sample,
         _log_density,
         reparam="explicit",
+        weak_derivatives=CAUCHY,
         tfp=tfp.distributions.Cauchy,
     )
 )
@@ -54,6 +56,7 @@ half_cauchy = make_distribution(
         _half_log_density,
         support=lambda loc, scale: greater_than(loc),
         reparam="explicit",
+        weak_derivatives=HALF_CAUCHY,
         tfp=tfp.distributions.HalfCauchy,
     )
 )

@@ -11,6 +11,7 @@ from tensorflow_probability.substrates import jax as tfp
 from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions._gamma import log_gamma_draw
 from ppl.lang.distributions._safe import only_where, tiny, xlogy
+from ppl.lang.distributions._weak import DIRICHLET
 from ppl.lang.family import Family
 from ppl.lang.supports import simplex
 
@@ -41,6 +42,7 @@ dirichlet = make_distribution(
         support=simplex,
         event_shape=lambda shapes: shapes["concentration"][-1:],
         reparam="implicit",
+        weak_derivatives=DIRICHLET,
         tfp=tfp.distributions.Dirichlet,
     )
 )

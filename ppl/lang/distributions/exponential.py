@@ -9,6 +9,7 @@ from tensorflow_probability.substrates import jax as tfp
 
 from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions._safe import only_where
+from ppl.lang.distributions._weak import EXPONENTIAL
 from ppl.lang.family import Family
 from ppl.lang.supports import nonnegative
 
@@ -29,6 +30,7 @@ exponential = make_distribution(
         _log_density,
         support=nonnegative,
         reparam="explicit",
+        weak_derivatives=EXPONENTIAL,
         tfp=tfp.distributions.Exponential,
     )
 )

@@ -8,8 +8,8 @@ from jaxtyping import Array
 from tensorflow_probability.substrates import jax as tfp
 
 from ppl.lang.distribution import make_distribution
-from ppl.lang.distributions.bernoulli import choose, log_density
-from ppl.lang.family import Family
+from ppl.lang.distributions.bernoulli import choose, log_density, mixed_log_density
+from ppl.lang.family import Family, Relaxation
 from ppl.lang.supports import boolean
 
 
@@ -27,6 +27,9 @@ flip = make_distribution(
         support=boolean,
         kind="bool",
         enumerate=lambda params: jnp.array([False, True]),
+        relaxation=Relaxation(
+            lambda weights: weights[1], lambda value, p: mixed_log_density(value, probs=p)
+        ),
         tfp=lambda p: tfp.distributions.Bernoulli(probs=p, dtype=jnp.bool_),
     )
 )

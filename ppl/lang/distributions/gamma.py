@@ -12,6 +12,7 @@ from tensorflow_probability.substrates import jax as tfp
 from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions._gamma import log_gamma_draw
 from ppl.lang.distributions._safe import Alternative, only_where, xlogy
+from ppl.lang.distributions._weak import CHI2, GAMMA, INVERSE_GAMMA
 from ppl.lang.family import Family
 from ppl.lang.supports import positive
 
@@ -64,6 +65,7 @@ gamma = make_distribution(
         support=positive,
         reparam="implicit",
         alternatives=frozenset({"rate", "log_rate"}),
+        weak_derivatives=GAMMA,
         tfp=tfp.distributions.Gamma,
     )
 )
@@ -99,6 +101,7 @@ inverse_gamma = make_distribution(
         _inverse_log_density,
         support=positive,
         reparam="implicit",
+        weak_derivatives=INVERSE_GAMMA,
         tfp=tfp.distributions.InverseGamma,
     )
 )
@@ -122,6 +125,7 @@ chi2 = make_distribution(
         _chi2_log_density,
         support=positive,
         reparam="implicit",
+        weak_derivatives=CHI2,
         tfp=tfp.distributions.Chi2,
     )
 )

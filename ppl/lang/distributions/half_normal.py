@@ -11,6 +11,7 @@ from tensorflow_probability.substrates import jax as tfp
 
 from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions._safe import only_where
+from ppl.lang.distributions._weak import HALF_NORMAL
 from ppl.lang.family import Family
 from ppl.lang.supports import nonnegative
 
@@ -32,6 +33,7 @@ half_normal = make_distribution(
         _log_density,
         support=nonnegative,
         reparam="explicit",
+        weak_derivatives=HALF_NORMAL,
         tfp=tfp.distributions.HalfNormal,
     )
 )

@@ -10,6 +10,7 @@ from jaxtyping import Array
 from tensorflow_probability.substrates import jax as tfp
 
 from ppl.lang.distribution import make_distribution
+from ppl.lang.distributions._weak import LAPLACE
 from ppl.lang.family import Family
 
 
@@ -30,6 +31,7 @@ laplace = make_distribution(
         _sample,
         _log_density,
         reparam="explicit",
+        weak_derivatives=LAPLACE,
         tfp=tfp.distributions.Laplace,
     )
 )

@@ -9,6 +9,7 @@ from tensorflow_probability.substrates import jax as tfp
 
 from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions._safe import only_where
+from ppl.lang.distributions._weak import LOG_NORMAL
 from ppl.lang.distributions.normal import log_density_of_noise
 from ppl.lang.family import Family
 from ppl.lang.supports import positive
@@ -42,6 +43,7 @@ log_normal = make_distribution(
         sample_with_log_density=_sample_with_log_density,
         support=positive,
         reparam="explicit",
+        weak_derivatives=LOG_NORMAL,
         tfp=tfp.distributions.LogNormal,
     )
 )

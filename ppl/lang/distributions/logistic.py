@@ -9,6 +9,7 @@ from tensorflow_probability.substrates import jax as tfp
 
 from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions._safe import softplus
+from ppl.lang.distributions._weak import LOGISTIC
 from ppl.lang.family import Family
 
 
@@ -28,6 +29,7 @@ logistic = make_distribution(
         _sample,
         _log_density,
         reparam="explicit",
+        weak_derivatives=LOGISTIC,
         tfp=tfp.distributions.Logistic,
     )
 )

@@ -13,6 +13,7 @@ from tensorflow_probability.substrates import jax as tfp
 from ppl.errors import ShapeError
 from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions._linalg import log_diagonal, multiply, solve_lower, square_event
+from ppl.lang.distributions._weak import NORMAL_VECTOR
 from ppl.lang.family import Family
 from ppl.lang.supports import real_vector
 
@@ -57,6 +58,7 @@ multivariate_normal_diag = make_distribution(
         support=real_vector,
         event_shape=_event_shape("multivariate_normal_diag", "scale_diag", 1),
         reparam="explicit",
+        weak_derivatives=NORMAL_VECTOR,
         tfp=tfp.distributions.MultivariateNormalDiag,
     )
 )

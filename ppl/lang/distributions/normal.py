@@ -10,8 +10,8 @@ from jaxtyping import Array
 from tensorflow_probability.substrates import jax as tfp
 
 from ppl.lang.distribution import make_distribution
+from ppl.lang.distributions._weak import NORMAL
 from ppl.lang.family import Family
-from ppl.lang.weak_derivatives import NORMAL
 
 
 def _sample(key: Array, shape: tuple[int, ...], loc: Array, scale: Array) -> Array:

@@ -12,6 +12,7 @@ from tensorflow_probability.substrates import jax as tfp
 
 from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions._gamma import log_gamma_draw
+from ppl.lang.distributions._weak import STUDENT_T
 from ppl.lang.family import Family
 
 
@@ -48,6 +49,7 @@ student_t = make_distribution(
         _log_density,
         reparam="implicit",
         defaults={"loc": 0.0, "scale": 1.0},
+        weak_derivatives=STUDENT_T,
         tfp=tfp.distributions.StudentT,
     )
 )

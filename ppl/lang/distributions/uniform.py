@@ -9,6 +9,7 @@ from tensorflow_probability.substrates import jax as tfp
 
 from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions._safe import only_where
+from ppl.lang.distributions._weak import UNIFORM
 from ppl.lang.family import Family
 from ppl.lang.supports import interval
 
@@ -30,6 +31,7 @@ uniform = make_distribution(
         support=lambda low, high: interval(low, high),
         reparam="explicit",
         defaults={"low": 0.0, "high": 1.0},
+        weak_derivatives=UNIFORM,
         tfp=tfp.distributions.Uniform,
     )
 )

@@ -9,6 +9,7 @@ from tensorflow_probability.substrates import jax as tfp
 
 from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions._safe import only_where, tiny, xlogy
+from ppl.lang.distributions._weak import WEIBULL
 from ppl.lang.family import Family
 from ppl.lang.supports import nonnegative
 
@@ -37,6 +38,7 @@ weibull = make_distribution(
         _log_density,
         support=nonnegative,
         reparam="explicit",
+        weak_derivatives=WEIBULL,
         tfp=tfp.distributions.Weibull,
     )
 )

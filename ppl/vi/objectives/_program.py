@@ -14,17 +14,23 @@ from ppl.compiler.objective import Objective
 from ppl.lang import density, sim
 from ppl.lang.check_guide import check_guide
 from ppl.lang.observed import Choices, merge_observed
-from ppl.vi.mean_field import mean_field
+from ppl.vi.guides.mean_field import mean_field
 
 Args = tuple[Any, ...]
 
+Guide = GFI | Callable[..., GFI] | None
+"""A program; or a function that makes one, `(model, observed=, args=) -> program`; or `None`."""
+
 
 def checked(
-    model: GFI, guide: GFI | None, observed: Choices, args: Args, guide_args: Args | None
+    model: GFI, guide: Guide, observed: Choices, args: Args, guide_args: Args | None
 ) -> GFI:
-    """The guide, checked against the model; a mean-field one if `None`."""
+    """The guide, checked against the model, or made for it."""
     if guide is None:
         return mean_field(model, observed=observed, args=args)
+    if not isinstance(guide, GFI):
+        own = {} if guide_args is None else {"guide_args": guide_args}
+        return guide(model, observed=observed, args=args, **own)
     check_guide(model, guide, observed, args, guide_args)
     return guide
 
@@ -32,6 +38,7 @@ def checked(
 def with_data(
     fun: Callable[..., Array],
     name: str,
+    model: GFI,
     guide: GFI,
     observed: Choices,
     args: Args,
@@ -39,8 +46,8 @@ def with_data(
 ) -> Objective:
     """The objective, with the programs' arguments and the observations as its data."""
     if guide_args is None:
-        return Objective(fun, name, (observed, args), guide, args)
-    return Objective(fun, name, (observed, args, guide_args), guide, guide_args)
+        return Objective(fun, name, (observed, args), guide, args, model)
+    return Objective(fun, name, (observed, args, guide_args), guide, guide_args, model)
 
 
 def log_joint_and_guide(

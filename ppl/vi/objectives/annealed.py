@@ -20,12 +20,12 @@ from ppl.lang.frozen import frozen
 from ppl.lang.observed import Choices, merge_observed
 from ppl.lang.scope import scope
 from ppl.lang.supports import positive, unit_interval
-from ppl.vi.objectives._program import Args, at_least, checked, particles_of, with_data
+from ppl.vi.objectives._program import Args, Guide, at_least, checked, particles_of, with_data
 
 
 def annealed(
     model: GFI,
-    guide: GFI | None = None,
+    guide: Guide = None,
     *,
     steps: int,
     leapfrogs: int = 1,
@@ -111,7 +111,7 @@ def annealed(
         (z, _), gains = lax.scan(move, (z0, rho), betas)
         return log_p(z) - log_q0 + jnp.sum(gains)
 
-    return with_data(annealed, f"annealed({steps})", guide, observed, args, guide_args)
+    return with_data(annealed, f"annealed({steps})", model, guide, observed, args, guide_args)
 
 
 def nested(

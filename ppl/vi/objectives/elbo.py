@@ -9,12 +9,12 @@ from ppl.compiler.objective import Objective
 from ppl.lang import density, sim
 from ppl.lang.logspace import log_mean_exp
 from ppl.lang.observed import Choices, merge_observed
-from ppl.vi.objectives._program import Args, at_least, checked, log_weights, with_data
+from ppl.vi.objectives._program import Args, Guide, at_least, checked, log_weights, with_data
 
 
 def elbo(
     model: GFI,
-    guide: GFI | None = None,
+    guide: Guide = None,
     *,
     observed: Choices,
     args: Args = (),
@@ -24,8 +24,8 @@ def elbo(
 
     Args:
         model: the generative program p.
-        guide: the variational family q over the model's unobserved choices; a mean-field one
-            if `None`.
+        guide: the variational family q over the model's unobserved choices: a program, or a
+            function that makes one (`vi.full_rank`, `vi.flow`, ...); `vi.mean_field` if `None`.
         observed: nested dictionaries from address to data, or to `masked(data, mask)`.
         args: arguments of both programs.
         guide_args: those of the guide, if they differ (the data, for an amortised guide).
@@ -42,12 +42,12 @@ def elbo(
         z, log_q = sim(guide)(*(args if guide_args is None else guide_args))
         return density(model)(merge_observed(z, observed), *args) - log_q
 
-    return with_data(elbo, "elbo", guide, observed, args, guide_args)
+    return with_data(elbo, "elbo", model, guide, observed, args, guide_args)
 
 
 def iwelbo(
     model: GFI,
-    guide: GFI | None = None,
+    guide: Guide = None,
     *,
     particles: int,
     observed: Choices,
@@ -70,4 +70,4 @@ def iwelbo(
     def iwelbo(observed: Choices, args: Args, guide_args: Args | None = None) -> Array:
         return log_mean_exp(log_weights(model, guide, observed, args, guide_args, particles))
 
-    return with_data(iwelbo, f"iwelbo({particles})", guide, observed, args, guide_args)
+    return with_data(iwelbo, f"iwelbo({particles})", model, guide, observed, args, guide_args)

@@ -12,7 +12,7 @@ from jaxtyping import Array
 from ppl.compiler.objective import Objective
 from ppl.lang.logspace import log_mean_exp
 from ppl.lang.observed import Choices
-from ppl.vi.objectives._program import Args, at_least, checked, log_weights, with_data
+from ppl.vi.objectives._program import Args, Guide, at_least, checked, log_weights, with_data
 
 F = Callable[[Array], Array]
 """f as a function of log u, for numbers u from 0 to infinity."""
@@ -67,7 +67,7 @@ divergences: Mapping[str, F] = {
 
 def f_divergence(
     model: GFI,
-    guide: GFI | None = None,
+    guide: Guide = None,
     *,
     divergence: str | F,
     log_evidence: float | None = None,
@@ -106,4 +106,6 @@ def f_divergence(
         return -jnp.mean(f(log_w - normaliser))
 
     name = divergence if isinstance(divergence, str) else "f"
-    return with_data(f_divergence, f"f_divergence({name})", guide, observed, args, guide_args)
+    return with_data(
+        f_divergence, f"f_divergence({name})", model, guide, observed, args, guide_args
+    )

@@ -9,12 +9,12 @@ from jaxtyping import Array
 from ppl.compiler.objective import Objective
 from ppl.lang.logspace import log_mean_exp
 from ppl.lang.observed import Choices
-from ppl.vi.objectives._program import Args, at_least, checked, log_weights, with_data
+from ppl.vi.objectives._program import Args, Guide, at_least, checked, log_weights, with_data
 
 
 def renyi(
     model: GFI,
-    guide: GFI | None = None,
+    guide: Guide = None,
     *,
     alpha: float,
     particles: int,
@@ -44,12 +44,14 @@ def renyi(
             return jnp.mean(log_w)
         return log_mean_exp((1 - alpha) * log_w) / (1 - alpha)
 
-    return with_data(renyi, f"renyi({alpha:g}, {particles})", guide, observed, args, guide_args)
+    return with_data(
+        renyi, f"renyi({alpha:g}, {particles})", model, guide, observed, args, guide_args
+    )
 
 
 def cubo(
     model: GFI,
-    guide: GFI | None = None,
+    guide: Guide = None,
     *,
     order: float = 2.0,
     particles: int,
@@ -78,12 +80,14 @@ def cubo(
         log_w = log_weights(model, guide, observed, args, guide_args, particles)
         return -log_mean_exp(order * log_w) / order
 
-    return with_data(cubo, f"cubo({order:g}, {particles})", guide, observed, args, guide_args)
+    return with_data(
+        cubo, f"cubo({order:g}, {particles})", model, guide, observed, args, guide_args
+    )
 
 
 def chi_square(
     model: GFI,
-    guide: GFI | None = None,
+    guide: Guide = None,
     *,
     order: float = 2.0,
     log_scale: float = 0.0,
@@ -109,7 +113,7 @@ def chi_square(
         log_w = log_weights(model, guide, observed, args, guide_args, 1)[0]
         return -jnp.exp(order * (log_w - log_scale))
 
-    return with_data(chi_square, f"chi_square({order:g})", guide, observed, args, guide_args)
+    return with_data(chi_square, f"chi_square({order:g})", model, guide, observed, args, guide_args)
 
 
 def _check_order(name: str, order: float) -> None:

@@ -12,12 +12,12 @@ from jaxtyping import Array
 
 from ppl.compiler.objective import Objective
 from ppl.lang.observed import Choices
-from ppl.vi.objectives._program import Args, at_least, checked, log_weights, with_data
+from ppl.vi.objectives._program import Args, Guide, at_least, checked, log_weights, with_data
 
 
 def thermodynamic(
     model: GFI,
-    guide: GFI | None = None,
+    guide: Guide = None,
     *,
     particles: int,
     betas: Sequence[float] = (0.0, 0.1, 0.3, 0.6, 1.0),
@@ -57,4 +57,4 @@ def thermodynamic(
         return jnp.sum(np.diff(grid) * (weights @ log_w))
 
     name = f"thermodynamic({len(grid) - 1}, {particles})"
-    return with_data(thermodynamic, name, guide, observed, args, guide_args)
+    return with_data(thermodynamic, name, model, guide, observed, args, guide_args)

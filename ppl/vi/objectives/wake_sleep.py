@@ -22,6 +22,7 @@ from ppl.lang.marginal import split_choices
 from ppl.lang.observed import Choices, merge_observed
 from ppl.vi.objectives._program import (
     Args,
+    Guide,
     at_least,
     checked,
     log_joint_and_guide,
@@ -41,7 +42,7 @@ def _frozen_posterior(
 
 def wake_theta(
     model: GFI,
-    guide: GFI | None = None,
+    guide: Guide = None,
     *,
     particles: int,
     observed: Choices,
@@ -67,12 +68,14 @@ def wake_theta(
         log_p = jax.vmap(lambda z: density(model)(merge_observed(z, observed), *args))(z)
         return jnp.sum(weights * log_p)
 
-    return with_data(wake_theta, f"wake_theta({particles})", guide, observed, args, guide_args)
+    return with_data(
+        wake_theta, f"wake_theta({particles})", model, guide, observed, args, guide_args
+    )
 
 
 def wake_phi(
     model: GFI,
-    guide: GFI | None = None,
+    guide: Guide = None,
     *,
     particles: int,
     observed: Choices,
@@ -100,7 +103,7 @@ def wake_phi(
         log_q = jax.vmap(lambda z: density(guide)(z, *own))(z)
         return jnp.sum(weights * log_q)
 
-    return with_data(wake_phi, f"wake_phi({particles})", guide, observed, args, guide_args)
+    return with_data(wake_phi, f"wake_phi({particles})", model, guide, observed, args, guide_args)
 
 
 forward_kl = wake_phi
@@ -109,7 +112,7 @@ forward_kl = wake_phi
 
 def reweighted_wake_sleep(
     model: GFI,
-    guide: GFI | None = None,
+    guide: Guide = None,
     *,
     particles: int,
     observed: Choices,
@@ -135,7 +138,7 @@ def reweighted_wake_sleep(
         return jnp.sum(weights * (log_p + log_q))
 
     name = f"reweighted_wake_sleep({particles})"
-    return with_data(rws, name, guide, observed, args, guide_args)
+    return with_data(rws, name, model, guide, observed, args, guide_args)
 
 
 def sleep(
@@ -185,7 +188,7 @@ simulation_based = sleep
 
 def jeffreys(
     model: GFI,
-    guide: GFI | None = None,
+    guide: Guide = None,
     *,
     particles: int,
     observed: Choices,
@@ -217,4 +220,4 @@ def jeffreys(
 
         return log_p - log_q + jnp.sum(weights * jax.vmap(log_ratio)(z))
 
-    return with_data(jeffreys, f"jeffreys({particles})", guide, observed, args, guide_args)
+    return with_data(jeffreys, f"jeffreys({particles})", model, guide, observed, args, guide_args)

@@ -17,7 +17,7 @@ from jax import lax
 
 from ppl.compiler import compile
 from ppl.lang import flip, param
-from tests.compiler.exact import check_draws
+from tests.compiler.exact import QUICK, check_draws
 
 WEIGHTS = np.array([1.0, -0.5, 0.8], np.float32)
 
@@ -94,7 +94,8 @@ def trained(est, steps: int = 60, data: tuple[Any, ...] = ()) -> tuple[dict, dic
     def step(state, key):
         return est.value_grad_and_state(key, params, state, *data)[2], None
 
-    run = jax.jit(lambda keys: lax.scan(step, est.init_state(*data), keys)[0])
+    train = lambda keys: lax.scan(step, est.init_state(*data), keys)[0]
+    run = jax.jit(train, compiler_options=QUICK)
     return params, run(jax.random.split(jax.random.key(7), steps))
 
 

@@ -78,7 +78,7 @@ CASES = {
         False,
     ),
     "wake_phi": (vi.wake_phi(**COMMON, particles=2), 2, snis(lambda w, q: q), True),
-    "jeffreys": (vi.jeffreys(**COMMON, particles=2), 3, None, False),
+    "jeffreys": (vi.jeffreys(**COMMON, particles=2), 2, None, False),
     "total variation": (
         vi.f_divergence(**COMMON, divergence="total_variation", log_evidence=EVIDENCE),
         1,
