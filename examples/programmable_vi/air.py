@@ -274,14 +274,14 @@ def report(result: Result) -> None:
         epoch, elbo, accuracy = run.method.paper
         name, until = run.method.name, run.seconds_until(0.95)
         times.append([name, f"{run.step_ms:.1f}", _text(until, 1), _text(epoch, 2)])
-        ours = run.elbo_at(shortest), run.elbo[-1]
+        ours = run.elbo_at(shortest), run.elbo[len(run.elbo) // 2 - 1], run.elbo[-1]
         counted = f"{run.accuracy[-1]:.3f}"
         ends.append(
             [name, *(_text(x, 1) for x in ours), counted, _text(elbo, 1), _text(accuracy, 3)]
         )
     header = ["objective, flips", "ms / step", "s to 95 % accuracy", "paper: s / epoch"]
     print_table("Time (table 2)", header, times)
-    columns = [f"ELBO at {shortest:.1f} s", "ELBO", "accuracy", "paper: ELBO", "accuracy"]
+    columns = [f"ELBO, {shortest:.1f} s", "half-way", "end", "right", "paper: ELBO", "right"]
     title = f"{len(result.held_out.counts)} held-out scenes (figure 7)"
     print_table(title, ["objective, flips", *columns], ends)
 
