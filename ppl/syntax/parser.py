@@ -172,7 +172,7 @@ def _lex(text: str) -> Tokens:
             tokens.comments.append(start)
             continue
         found = match.group()
-        types(word_type(found, kind))
+        types(word_type(found, str(kind)))
         texts(found)
         starts(start)
     if at != len(text):
@@ -248,7 +248,7 @@ class _Run:
         states, values, begins = self.states, self.values, self.begins
         context = _Context(texts, starts, self.broken.errors)
         while True:
-            action = actions[states[-1]].get(types[at])
+            action: Any = actions[states[-1]].get(types[at])
             if type(action) is int:
                 states.append(action)
                 values.append(at)
