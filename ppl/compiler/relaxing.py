@@ -69,15 +69,17 @@ class _Relaxing:
             if eqn.kind == "checkpoint":
                 for var, atom in zip(eqn.outs, eqn.blocks[0].outs, strict=True):
                     self.follow(var, atom)
-            elif came := [a for a in eqn.ins if self.relaxed(a)]:
+            elif came := self.among(eqn.ins):
                 self.plain(eqn, self.origin[came[0]])
-            elif any(self.relaxed(a) for b in eqn.blocks for a in b.outs):
-                inner = next(a for b in eqn.blocks for a in b.outs if self.relaxed(a))
-                raise _refusal(eqn, self.origin[inner])
+            elif leave := self.among(a for b in eqn.blocks for a in b.outs):
+                raise _refusal(eqn, self.origin[leave[0]])
+
+    def among(self, atoms: Iterable[Atom]) -> list[Var]:
+        return [a for a in atoms if isinstance(a, Var) and a in self.origin]
 
     def follow(self, var: Var, atom: Atom) -> bool:
         """Relax `var` if `atom`, of which it is a copy, is; whether that is new."""
-        if not self.relaxed(atom) or var in self.origin:
+        if isinstance(atom, Lit) or atom not in self.origin or var in self.origin:
             return False
         self.mark(var, self.origin[atom], atom in self.unit)
         return True
