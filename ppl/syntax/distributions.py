@@ -183,7 +183,7 @@ STRATEGIES: dict[str, str | None] = {
         (
             *("score", "mvd", "local", "rejection", "rebar", "relax", "lax"),
             *("arm", "arms", "disarm", "unordered_set", "sum_and_sample"),
-            *("gumbel_softmax", "straight_through"),
+            *("gumbel_softmax", "straight_through", "spa", "dropped"),
         )
     ),
 }
