@@ -8,9 +8,18 @@ from ppl.compiler import Estimator as Estimator
 from ppl.compiler import Objective as Objective
 from ppl.compiler import compile as compile
 from ppl.compiler import objective as objective
+from ppl.compiler.baselines import PerLane as PerLane
+from ppl.compiler.baselines import RunningMean as RunningMean
+from ppl.compiler.learned import NVIL as NVIL
 from ppl.compiler.strategies import Enumerate as Enumerate
+from ppl.compiler.strategies import GumbelSoftmax as GumbelSoftmax
+from ppl.compiler.strategies import Lax as Lax
+from ppl.compiler.strategies import Rejection as Rejection
+from ppl.compiler.strategies import Relax as Relax
 from ppl.compiler.strategies import Reparam as Reparam
 from ppl.compiler.strategies import Score as Score
+from ppl.compiler.strategies import StraightThrough as StraightThrough
+from ppl.vi import extend as extend
 from ppl.vi.checkpoint import Checkpoint as Checkpoint
 from ppl.vi.compare import Comparison as Comparison
 from ppl.vi.compare import compare_plans as compare_plans
@@ -37,6 +46,7 @@ from ppl.vi.objectives import diwhvi as diwhvi
 from ppl.vi.objectives import dual as dual
 from ppl.vi.objectives import elbo as elbo
 from ppl.vi.objectives import f_divergence as f_divergence
+from ppl.vi.objectives import fivo as fivo
 from ppl.vi.objectives import forward_kl as forward_kl
 from ppl.vi.objectives import hvi as hvi
 from ppl.vi.objectives import iwelbo as iwelbo

@@ -43,9 +43,9 @@ class Enumeration(Inference):
         free: set[str] = set()
 
         def log_weight() -> Array:
-            choices, _, weight = target.forward()
-            free.update(map(address_of_choice, flat_choices(choices)))
-            return jnp.asarray(weight, jnp.result_type(float))
+            run = target.propose(None)
+            free.update(map(address_of_choice, flat_choices(run.choices)))
+            return jnp.asarray(run.log_weight, jnp.result_type(float))
 
         return _log_mean_exp(stage(log_weight), free)
 
