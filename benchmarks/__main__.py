@@ -1,6 +1,8 @@
-"""`python -m benchmarks`: our step and compile time against the same computation written by hand.
+"""`python -m benchmarks [training] [variance]`: tables, and files in the output folder.
 
-Prints the tables, and writes `benchmarks.json` and `benchmarks.png` to the output folder.
+`training`: our step and compile time against the same computation written by hand
+(`benchmarks.json`, `benchmarks.png`). `variance`: all gradient strategies on six programs, variance
+and time (`variance.json`).
 """
 
 from __future__ import annotations
@@ -17,13 +19,12 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import harness
+from benchmarks import harness, variance
 from benchmarks.models import (
     eight_schools,
     flip_chain,
     hmm,
     logistic_regression,
-    score_sites,
     vae,
 )
 
@@ -94,32 +95,6 @@ def growth_table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-def variance() -> dict[str, float]:
-    """Standard deviation of one gradient of 200 Bernoulli choices with local costs."""
-    task = score_sites.task(200)
-    plated = score_sites.task(100, in_plate=True)
-    return {
-        "200 choices, 4 samples, ours": score_sites.deviation(task.ours(task.data), task.data),
-        "the same by hand": score_sites.deviation(task.by_hand(task.data), task.data),
-        "the same, each cost charged to all choices": score_sites.deviation(
-            score_sites.by_hand(task.data, charge_all=True), task.data
-        ),
-        "plate of 100 lanes, ours": score_sites.deviation(plated.ours(plated.data), plated.data),
-        "the same, each cost charged to all lanes": score_sites.deviation(
-            score_sites.by_hand(plated.data, charge_all=True), plated.data
-        ),
-    }
-
-
-def variance_table(rows: dict[str, float]) -> Table:
-    table = Table(title="Standard deviation of one score-function gradient")
-    table.add_column("program")
-    table.add_column("sd", justify="right")
-    for name, sd in rows.items():
-        table.add_row(name, f"{sd:.3g}")
-    return table
-
-
 def machine() -> dict[str, str]:
     """Where and with what this ran."""
     names = ("jax", "genjax", "optax", "equinox", "numpy")
@@ -162,21 +137,37 @@ def figure(rows: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("suite", nargs="*", choices=["training", "variance"], help="all if none")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder to write to")
+    parser.add_argument("--programs", default="abcdef", help="of the variance suite")
     options = parser.parse_args()
+    options.outputs.mkdir(parents=True, exist_ok=True)
+    suites = {"training": run_training, "variance": run_variance}
+    for name in options.suite or suites:
+        results = {"machine": machine(), **suites[name](options)}
+        path = options.outputs / ("benchmarks.json" if name == "training" else f"{name}.json")
+        path.write_text(json.dumps(results, indent=2))
+        console.print(f"written to {path}")
+
+
+def run_training(options: argparse.Namespace) -> dict[str, Any]:
     rounds, seconds = (5, 0.2) if options.quick else (21, 0.5)
     tasks = [vae.task(), logistic_regression.task(), *eight_schools.tasks(), hmm.task()]
-    results = {"machine": machine(), "training": training(tasks, rounds, seconds)}
+    results: dict[str, Any] = {"training": training(tasks, rounds, seconds)}
     console.print(training_table(results["training"]))
     results["growth"] = growth([30, 60] if options.quick else [30, 100, 200])
     console.print(growth_table(results["growth"]))
-    results["variance"] = variance()
-    console.print(variance_table(results["variance"]))
-    options.outputs.mkdir(parents=True, exist_ok=True)
-    (options.outputs / "benchmarks.json").write_text(json.dumps(results, indent=2))
     figure(results["training"], options.outputs / "benchmarks.png")
-    console.print(f"written to {options.outputs}/benchmarks.json and .png")
+    return results
+
+
+def run_variance(options: argparse.Namespace) -> dict[str, Any]:
+    results = []
+    for name in options.programs:
+        results += variance.measure(name, 1_000 if options.quick else 4_000, not options.quick)
+        console.print(variance.table(results[-1]))
+    return {"variance": results}
 
 
 if __name__ == "__main__":

@@ -58,11 +58,12 @@ def current_source() -> Any:
     return _source_info.current()
 
 
-def frames(source_info: Any) -> Iterator[tuple[str, bool]]:
-    """(file, whether it is the user's) of the calls that made an equation, innermost first."""
+def frames(source_info: Any) -> Iterator[tuple[str, str, bool]]:
+    """(file, function, whether it is the user's) of the calls that made an equation, innermost
+    first."""
     codes, _ = source_info.traceback.raw_frames() if source_info.traceback else ([], [])
     for code in codes:
-        yield code.co_filename, _source_info.is_user_filename(code.co_filename)
+        yield code.co_filename, code.co_name, _source_info.is_user_filename(code.co_filename)
 
 
 def stage(fun: Callable, *args: Any, **kwargs: Any) -> tuple[Jaxpr, Any, list[Any]]:

@@ -112,3 +112,19 @@ def test_eight_schools(tmp_path):
     assert rows["spread"].q5 > 0
     bound = fit.elbo(4_000)
     assert LOG_EVIDENCE - 0.3 < bound.mean < LOG_EVIDENCE + 5 * bound.standard_error
+
+
+# --------------------------------------------------------------------------- a custom strategy
+
+
+def test_custom_strategy_is_unbiased():
+    """Blended gradients agree with the path's, and their noise lies between the others'."""
+    from examples import custom_strategy
+
+    found = custom_strategy.main(quick=True)
+    for steepness in (1.0, 30.0):
+        path, blend, score = (found[steepness, n] for n in ("reparam", "blend", "score"))
+        for other in (blend, score):
+            stderr = np.hypot(path[1], other[1]) / np.sqrt(2_000)
+            assert abs(path[0] - other[0]) < 5.5 * stderr
+        assert min(path[1], score[1]) < blend[1] < max(path[1], score[1])

@@ -1,8 +1,8 @@
 """What the compiled gradient costs beside one written by hand: the paper's variational autoencoder.
 
 Both are `jit`-compiled functions of a key, the parameters and a batch of images; each call is
-waited for. Calls alternate, and the ratio is the median of the ratios within pairs, so that other work on
-the machine slows both alike.
+waited for. Calls alternate, and the ratio is the median of the ratios within pairs, so that other
+work on the machine slows both alike.
 
 Source: Becker et al. (arXiv 2406.15742), table 1: 28 x 28 pixels, an encoder of 784-200-(10, 10)
 and a decoder of 10-200-784 units, leaky rectifiers.
@@ -39,7 +39,7 @@ def load(n: int) -> np.ndarray:
     """`n` digits of scikit-learn, enlarged to 28 x 28 and binarised: `[n, 784]`."""
     from sklearn.datasets import load_digits
 
-    small = load_digits().images[:n] / 16
+    small = np.asarray(load_digits(return_X_y=True)[0])[:n].reshape(n, 8, 8) / 16
     large = jax.image.resize(small, (n, 28, 28), "linear")
     return np.asarray(large > 0.5, np.float32).reshape(n, PIXELS)
 

@@ -145,6 +145,11 @@ class Plan:
         """Whether a choice in a block has a control variate."""
         return any(e in self.control_names for e in live_sites(block))
 
+    @property
+    def rewritten(self) -> list[Any]:
+        """What rewrites did to the program (`ppl.compiler.rewrites`)."""
+        return self.staged.rewritten
+
     def where(self, var: Var) -> str:
         """The source line of a variable."""
         return _where(var)

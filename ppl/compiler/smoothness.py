@@ -47,6 +47,9 @@ TRUSTED_FILES = (
 )
 """Library code whose functions are continuous although they branch inside."""
 
+TRUSTED_FUNCTIONS = frozenset({"interp", "_interp", "sinc"})
+"""Such functions of `jax.numpy`, where others do jump."""
+
 
 @dataclass(frozen=True)
 class Kink:
@@ -224,8 +227,10 @@ def _is_real(var: Var) -> bool:
 
 def _in_trusted_code(eqn: Eqn) -> bool:
     """Whether library code that we trust made the equation."""
-    for path, is_users in _compat.frames(eqn.source):
+    for path, function, is_users in _compat.frames(eqn.source):
         if any(part in path for part in TRUSTED_FILES):
+            return True
+        if "/jax/_src/numpy/" in path and function in TRUSTED_FUNCTIONS:
             return True
         if is_users:
             return False

@@ -108,6 +108,36 @@ def _named(names: tuple[str, ...], params: list[Array]) -> dict[str, Array]:
     return {n: jnp.asarray(p) for n, p in zip(names, params, strict=True)}  # constants are NumPy's
 
 
+# -------------------------------------------------------------------------------- open draws
+
+
+def _open_draw_batch(size, args, dims, *, family: Family, names, shape, **static):
+    static = {"family": family, "names": names, **static}
+    if all(d is None for d in dims):
+        return open_draw_p.bind(*args, shape=shape, **static), None
+    key = args[0] if dims[0] is None else jnp.moveaxis(args[0], dims[0], 0)
+    ranks = _ranks(family, names)
+    params = [
+        add_lane(p, d, r, len(shape)) for p, d, r in zip(args[1:], dims[1:], ranks, strict=True)
+    ]
+    return open_draw_p.bind(key, *params, shape=(size, *shape), **static), 0
+
+
+def _open_draw_run(*_, address, **__):
+    raise KeyRequiredError("a draw left open was run", address=address)
+
+
+open_draw_p = _compat.new_primitive(
+    "open_draw",
+    lambda key, *params, **static: site_aval(*params, **static),
+    _open_draw_run,
+    batch=_open_draw_batch,
+)
+"""The draw of a compiled estimator, left open so that its values can be put in one by one. Its key
+is an operand, for passes that ask what depends on a loop's step; draws with the same key and
+parameters are the same draw, and all others are independent."""
+
+
 # ------------------------------------------------------------------------------ log-density
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from ppl import _compat
 from ppl.errors import DataError, ShapeError, UnsupportedError
 from ppl.lang.param import ParamInfo
-from ppl.lang.primitives import param_p, site_p
+from ppl.lang.primitives import open_draw_p, param_p, site_p
 from ppl.lang.supports import contains_all
 
 TRUSTED_CALL = "ppl_assume_continuous"
@@ -121,6 +121,8 @@ class Staged:
     params: dict[str, ParamDecl]
     sites: list[Eqn]
     """every random choice, dead ones included, in program order"""
+    rewritten: list[Any] = field(default_factory=list)
+    """what rewrites did to the program"""
 
 
 def stage(fun: Callable, *args: Any, **kwargs: Any) -> Staged:
@@ -146,7 +148,7 @@ def contains_ours(jaxpr: Any) -> bool:
 
 def _ours(jaxpr: Any) -> Iterator[Any]:
     for eqn in jaxpr.eqns:
-        if eqn.primitive in (site_p, param_p) or is_genjax_sample(eqn.primitive):
+        if eqn.primitive in (site_p, param_p, open_draw_p) or is_genjax_sample(eqn.primitive):
             yield eqn
         for sub in _compat.sub_jaxprs(eqn.params):
             yield from _ours(sub)

@@ -143,7 +143,7 @@ class Checker(Statements, Expressions, Calls):
         d = self.programs[name]
         if name in self.under_way:
             self.error(d, f"{name!r} calls itself", fix="repeat with scan, or with a plate")
-            return Signature(d.kind, name, {}, frozenset(), Rec({}), UNKNOWN)
+            return None
         self.under_way.append(name)
         self.signatures[name] = self._check_program(d)
         self.under_way.pop()
@@ -313,7 +313,12 @@ def _shape(t: Num) -> str:
 
 
 _KINDS = ("bool", "int", "real")
-_ALSO = {"lower_cholesky": ("correlation_cholesky",)}
+_ALSO = {
+    "lower_cholesky": ("correlation_cholesky", "identity"),
+    "correlation_cholesky": ("identity",),
+    "positive_definite": ("identity",),
+}
+"""Structures that are others as well."""
 
 
 def _misfit_num(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import replace
 from functools import reduce
 from typing import Any
@@ -355,10 +356,12 @@ class Expressions:
 
     def unknown_function(self, e: ast.Call, known: list[str]) -> Type:
         everything = [*known, *FUNCTIONS, *FAMILIES, *PROGRAMS, *IN_OBJECTIVES]
+        close = difflib.get_close_matches(e.function, everything, n=1)
+        at = (e.span[0], e.span[0] + len(e.function))
         return self.error(
-            e,
+            at,
             f"unknown function or distribution {e.function!r}",
-            suggestion(e.function, everything),
+            fix=f"did you mean {close[0]!r}?" if close else "declare it: def, extern or network",
         )
 
 

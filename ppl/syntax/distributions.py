@@ -123,7 +123,9 @@ FAMILIES: dict[str, Family] = {
     "chi2": _on(POSITIVE, df=_positive),
     "exponential": _on(NONNEGATIVE, rate=_positive),
     "weibull": _on(NONNEGATIVE, concentration=_positive, scale=_positive),
-    "von_mises": _on(Interval(-math.pi, math.pi), loc=_real, concentration=_positive),
+    "von_mises": _on(
+        Interval(-math.pi, math.pi), reparam=False, loc=_real, concentration=_positive
+    ),
     "dirichlet": Family(
         {"concentration": Parameter(rank=1, within=POSITIVE)},
         Num("real", UNIT, event="simplex"),
@@ -176,9 +178,18 @@ FAMILIES: dict[str, Family] = {
 }
 """Every distribution of the language with a fixed family."""
 
-STRATEGIES = {
+STRATEGIES: dict[str, str | None] = {
     "reparam": "a distribution whose draws are differentiable in its parameters",
-    "score": None,
     "enum": "a distribution with a finite list of values",
+    **dict.fromkeys(
+        (
+            *("score", "mvd", "local", "rejection", "rebar", "relax", "lax"),
+            *("arm", "arms", "disarm", "unordered_set", "sum_and_sample"),
+            *("gumbel_softmax", "straight_through"),
+        )
+    ),
 }
-"""Gradient strategies, and what a distribution must be for them (`None`: anything)."""
+"""Gradient strategies, and what a distribution must be for them.
+
+`None`: the compiler says which choices can have it.
+"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,7 +64,11 @@ def check_text(text: str, path: str = "<text>", _under_way: tuple[str, ...] = ()
     names: dict[str, Signature | Var] = {}
     for d in file.declarations:
         if isinstance(d, ast.Import):
-            errors += _import(d, path, (*_under_way, path), imported, names)
+            wrong = _import(d, path, (*_under_way, path), imported, names)
+            errors += wrong
+            if wrong:  # nothing is known of what it should have brought
+                missing = frozenset(d.names or ()) - names.keys()
+                file = dataclasses.replace(file, unreadable=file.unreadable | missing)
     found, declared = check(file, names)
     return Checked(Source(text, path), file, (*errors, *found), declared, imported)
 

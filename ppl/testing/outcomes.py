@@ -28,8 +28,7 @@ from ppl.compiler.noise import Noise
 from ppl.compiler.objective import as_objective
 from ppl.compiler.strategies.enumerate import support_values
 from ppl.errors import PplError, UnsupportedError
-from ppl.lang.family import Family
-from ppl.lang.primitives import add_lane, draw, log_density_values, site_aval
+from ppl.lang.primitives import draw, log_density_values, open_draw_p
 from ppl.lang.seed import param_leaves
 from ppl.lang.staged import Atom, Block, Eqn, Lit, Var, initial_params, stage
 
@@ -137,7 +136,7 @@ def exact_estimate(
 
     def leave_open(key: Key[Array, ""], values: list[Array], **site: Any) -> Array:
         path = site["family"].reparam is not None
-        return draw(key, values, **site) if path else _open_p.bind(key, *values, **site)
+        return draw(key, values, **site) if path else open_draw_p.bind(key, *values, **site)
 
     opened = estimator.with_noise(Noise(draw=leave_open))
 
@@ -172,33 +171,6 @@ def exact_estimate(
     return ExactMean(
         float(value), *(_like(dynamic, x) for x in (grad, variance, size)), int(outcomes)
     )
-
-
-def _open_batch(size: int, args: Any, dims: Any, *, family: Family, names: Any, shape: Any, **site):
-    """Draws with the same key and parameters are the same draw; all others are independent."""
-    static = {"family": family, "names": names, **site}
-    if all(d is None for d in dims):
-        return _open_p.bind(*args, shape=shape, **static), None
-    key = args[0] if dims[0] is None else jnp.moveaxis(args[0], dims[0], 0)
-    ranks = [family.parameters[n] for n in names]
-    values = [
-        add_lane(x, d, rank, len(shape))
-        for x, d, rank in zip(args[1:], dims[1:], ranks, strict=True)
-    ]
-    return _open_p.bind(key, *values, shape=(size, *shape), **static), 0
-
-
-def _not_run(*args: Any, **site: Any) -> Any:
-    raise AssertionError("a draw left open is never run")
-
-
-_open_p = _compat.new_primitive(
-    "open_draw",
-    lambda key, *values, **site: site_aval(*values, **site),
-    _not_run,
-    batch=_open_batch,
-)
-"""A draw whose value is open. Its key is an operand, for passes that ask what depends on a step."""
 
 
 def _is_random(eqn: Eqn) -> bool:

@@ -248,12 +248,31 @@ def all_plans(objective: Objective, data: tuple[Any, ...]) -> dict[str, dict[str
         here = {a: name for a, names in able.items() if name in names}
         if here:
             plans[f"all {name}"] = here
+    plans = distinct_plans(objective, data, plans)
     if len(plans) > MAX_PLANS:
         raise ValueError(
             f"compare_plans: {len(able)} choices make {len(plans)} plans, more than {MAX_PLANS}; "
             "pass plans={name: strategies}"
         )
     return plans
+
+
+def distinct_plans(
+    objective: Objective, data: tuple[Any, ...], plans: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The plans without those that come to the same as an earlier one."""
+    kept: dict[str, Any] = {}
+    seen = []
+    for name, strategies in plans.items():
+        try:
+            plan = compile_objective(objective, strategies=strategies).plan(*data)
+            chosen = list(plan.strategies.values())
+        except PplError:
+            chosen = None  # whoever compares it, says why
+        if chosen is None or chosen not in seen:
+            kept[name] = strategies
+            seen.append(chosen)
+    return kept
 
 
 class _Measured:

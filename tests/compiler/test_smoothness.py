@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax import lax
 from jax.scipy.special import logsumexp
@@ -16,7 +19,9 @@ from tensorflow_probability.substrates import jax as tfp
 from ppl.compiler import compile
 from ppl.errors import BiasWarning, StrategyError
 from ppl.lang import assume_continuous, delta, flip, normal, param, uniform
+from ppl.lang.distributions import ALL
 from tests.compiler.exact import check_unbiased
+from tests.lang.distributions.cases import CASES, float32
 
 JUMP = float(norm.pdf(0.3))
 """The derivative of E[1(x > 0)] for x ~ N(theta, 1), at 0.3."""
@@ -204,6 +209,138 @@ def test_no_false_alarm(name):
     with warnings.catch_warnings():
         warnings.simplefilter("error", BiasWarning)
         assert compile(QUIET[name], strict=True).biased() == []
+
+
+MASK = np.tril(np.ones((4, 4), bool))
+KEY = jax.random.key(0)
+nn = eqx.nn
+
+
+def attention(x):
+    """With a fixed mask."""
+    scores = x[:, None] * x[None, :]
+    return jax.nn.softmax(jnp.where(MASK, scores, -jnp.inf), -1) @ x
+
+
+def equinox_attention(x):
+    rows = x[:, None] * np.ones(4, np.float32)
+    return nn.MultiheadAttention(2, 4, key=KEY)(rows, rows, rows, mask=MASK)
+
+
+def causal_attention(x):
+    x = x.reshape(1, 4, 1, 1)
+    return jax.nn.dot_product_attention(x, x, x, is_causal=True)
+
+
+ACTIVATIONS = """relu relu6 leaky_relu elu selu celu gelu silu softplus mish softmax log_softmax
+hard_sigmoid hard_silu hard_tanh log_sigmoid sigmoid soft_sign glu squareplus standardize logsumexp
+sparse_plus sparse_sigmoid""".split()
+
+CONTINUOUS = {name: getattr(jax.nn, name) for name in ACTIVATIONS} | {
+    "gelu exact": lambda x: jax.nn.gelu(x, approximate=False),
+    "abs": jnp.abs,
+    "maximum": lambda x: jnp.maximum(x, 0.0),
+    "max": jnp.max,
+    "clip": lambda x: jnp.clip(x, -1, 1),
+    "sort": jnp.sort,
+    "median": jnp.median,
+    "quantile": lambda x: jnp.quantile(x, 0.3),
+    "top k values": lambda x: lax.top_k(x, 2)[0],
+    "logsumexp": logsumexp,
+    "logsumexp with weights": lambda x: logsumexp(x, b=jnp.ones(4)),
+    "logaddexp": lambda x: jnp.logaddexp(x, 2 * x),
+    "max pool": lambda x: lax.reduce_window(x, -jnp.inf, lax.max, (2,), (2,), "VALID"),
+    "interp": lambda x: jnp.interp(x, jnp.arange(5.0), jnp.arange(5.0) ** 2),
+    "sinc": jnp.sinc,
+    "arctan2": lambda x: jnp.arctan2(x, x**2 + 3),
+    "softmax over some": lambda x: jax.nn.softmax(x, where=MASK[2]),
+    "layer norm by hand": lambda x: (x - x.mean()) / jnp.sqrt(x.var() + 1e-5),
+    "attention": attention,
+    "attention of jax": causal_attention,
+    "attention of equinox": equinox_attention,
+    "MLP": nn.MLP(4, 4, 8, 2, activation=jax.nn.relu, key=KEY),
+    "layer norm": nn.LayerNorm(4),
+    "RMS norm": nn.RMSNorm(4),
+    "group norm": nn.GroupNorm(2, 4),
+    "GRU": lambda x: nn.GRUCell(4, 4, key=KEY)(x, x),
+    "LSTM": lambda x: nn.LSTMCell(4, 4, key=KEY)(x, (x, x))[0],
+    "convolution": lambda x: nn.Conv1d(1, 2, 3, key=KEY)(x[None]),
+    "max pool of equinox": lambda x: nn.MaxPool1d(2)(x[None]),
+    "adaptive max pool": lambda x: nn.AdaptiveMaxPool1d(2)(x[None]),
+    "PReLU": nn.PReLU(),
+    "cholesky": lambda x: jnp.linalg.cholesky(jnp.eye(4) * (2 + x**2)),
+    "solve": lambda x: jnp.linalg.solve(jnp.eye(4) * (2 + x**2), x),
+    "slogdet": lambda x: jnp.linalg.slogdet(jnp.eye(4) * (2 + x**2))[1],
+    "gammaln": lambda x: jax.scipy.special.gammaln(x**2 + 1),
+    "betainc": lambda x: jax.scipy.special.betainc(2.0, 3.0, jax.nn.sigmoid(x)),
+    "huber loss": lambda x: optax.losses.huber_loss(x, jnp.zeros(4)),
+    "cross-entropy": lambda x: optax.losses.softmax_cross_entropy(x, jnp.ones(4) / 4),
+}
+
+
+def quiet(objective):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", BiasWarning)
+        assert compile(objective, strict=True).biased() == []
+
+
+@pytest.mark.parametrize("name", CONTINUOUS)
+def test_ordinary_networks_raise_no_alarm(name):
+    def objective():
+        x = normal.reparam(theta(jnp.full(4, 0.3)), 1.0)
+        return sum(jnp.sum(y) for y in jax.tree.leaves(CONTINUOUS[name](x)))
+
+    quiet(objective)
+
+
+@pytest.mark.parametrize("moving", ["the value", "the parameters"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_log_densities_raise_no_alarm(case, moving):
+    """Of all our distributions, at values and with parameters that move with a draw."""
+    discrete = case.family.kind != "float"
+    if moving == "the value" and discrete:
+        return
+
+    def objective():
+        near = 1 + 1e-3 * normal.reparam(theta(), 1.0)
+        params = float32(case.params[0])
+        values = jnp.asarray(np.asarray(case.values))
+        if moving == "the value":
+            values = values.astype(float) * near
+        else:
+            fixed = ("total_count",)  # a count, which does not move
+            params = {n: p if n in fixed else p * near for n, p in params.items()}
+        return jnp.sum(case.dist.log_prob(values, **params))
+
+    quiet(objective)
+
+
+def test_every_distribution_is_among_them():
+    assert {d.family.value.name for d in ALL} <= {c.family.name for c in CASES}
+
+
+def threshold_in_a_cost(x):
+    return jnp.sum(jnp.where(jnp.abs(x) > 1.0, 1.0, x))
+
+
+def hard_attention(x):
+    return jax.nn.one_hot(jnp.argmax(x), 4) @ x**2
+
+
+def rounded(x):
+    return jnp.sum(jnp.round(x) * x)
+
+
+@pytest.mark.parametrize("step", [threshold_in_a_cost, hard_attention, rounded])
+def test_jumps_beside_networks_are_seen(step):
+    """With address, operation and line, also behind a network."""
+    network = nn.MLP(4, 4, 8, 1, key=KEY)
+    est = compile(lambda: step(network(normal.reparam(theta(jnp.full(4, 0.3)), 1.0))))
+    with pytest.warns(BiasWarning, match="jumps"):
+        (kink, *_) = est.plan().kinks
+    assert kink.site.params["address"] == "normal"
+    assert f"test_smoothness.py:{inspect.getsourcelines(step)[1] + 1}:" in kink.where
+    assert kink.operation in ("gt", "argmax", "round")
 
 
 def test_a_vouched_function_is_differentiated():

@@ -18,5 +18,6 @@ from ppl.compiler.strategies.reparam import Reparam as Reparam
 from ppl.compiler.strategies.score import Lax as Lax
 from ppl.compiler.strategies.score import Relax as Relax
 from ppl.compiler.strategies.score import Score as Score
+from ppl.compiler.strategies.spa import Spa as Spa
 from ppl.compiler.strategies.without_replacement import SumAndSample as SumAndSample
 from ppl.compiler.strategies.without_replacement import UnorderedSet as UnorderedSet

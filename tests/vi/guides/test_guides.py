@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from genjax import sel
 from scipy import stats
 
 from ppl import (
@@ -140,6 +141,38 @@ def test_markov_normal():
     draws = jax.vmap(draw)(jax.random.split(jax.random.key(0), 20_000)).reshape(-1, 6)
     error = np.abs(np.cov(draws.T) - law.cov) / np.sqrt(np.outer(*[np.diag(law.cov)] * 2))
     assert error.max() < 0.04  # correlations from 40,000 draws: sd at most 0.007
+
+
+def test_a_joint_guide_has_genjax_interface():
+    guide: Any = vi.full_rank(line, observed={"y": LINE}, args=(XS,))
+
+    def run():
+        tr = guide.simulate(XS)
+        z = tr.get_choices()
+        again, weight = guide.generate(z, XS)
+        moved, change, old = guide.update(tr, {"a": z["a"] + 1.0}, XS)
+        _, none, _ = guide.regenerate(tr, sel(), XS)
+        redrawn, zero, _ = guide.regenerate(tr, sel(()), XS)
+        choices = (z, moved.get_choices(), old, redrawn.get_choices())
+        return (
+            choices,
+            (tr.get_score(), again.get_score(), weight, none, zero),
+            (change, guide.assess(moved.get_choices(), XS)[0] - guide.assess(z, XS)[0]),
+        )
+
+    (z, moved, old, redrawn), (score, again, weight, none, zero), changes = seed(run)(
+        jax.random.key(0)
+    )
+    np.testing.assert_allclose([again, -weight], score, rtol=1e-5)
+    np.testing.assert_allclose(*changes, rtol=1e-5)
+    assert none == zero == 0 and old["a"] == z["a"] and redrawn["a"] != z["a"]
+    assert moved["a"] == z["a"] + 1 and moved["b"] == z["b"]
+    inside, outside = guide.filter(z, sel("a"))
+    assert set(inside) == {"a"} and set(outside) == {"b"}
+    merged, replaced = guide.merge(z, {"a": 0.0})
+    assert merged == {"a": 0.0, "b": z["b"]} and replaced == {"a": z["a"]}
+    with pytest.raises(UnsupportedError, match="a part of a joint guide"):
+        seed(lambda: guide.regenerate(guide.simulate(XS), sel("a"), XS)[1])(jax.random.key(0))
 
 
 # ------------------------------------------------------------------ posteriors that are known
