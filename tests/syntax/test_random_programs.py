@@ -95,9 +95,10 @@ def with_dead_code(file: ast.File) -> ast.File:
 def test_dead_code_does_not_matter(file):
     """A choice that no cost depends on changes no draw; density(p) - 0 counts it, so not there."""
     objective = file.declarations[-1]
-    if "density" in show(ast.File((objective,))) or "log_q" in show(ast.File((objective,))).split(
-        "return"
-    )[-1]:
+    if (
+        "density" in show(ast.File((objective,)))
+        or "log_q" in show(ast.File((objective,))).split("return")[-1]
+    ):
         return
     plain, _ = estimates(file, 16, 0)
     dead, _ = estimates(with_dead_code(file), 16, 0)
@@ -132,7 +133,10 @@ objective cost() {{
 def test_scan_equals_unrolled_and_plate_equals_loop():
     """Written out statement by statement, the same value and gradient (all enumerated: exact)."""
     scan = LOOP.format(
-        body="""scan i in 3 with k = false { x[i] ~ flip(if k then 0.9 else t) via enum next k = x[i] }
+        body="""scan i in 3 with k = false {
+          x[i] ~ flip(if k then 0.9 else t) via enum
+          next k = x[i]
+        }
         plate i in 3 { y[i] ~ flip(t / 2) via enum }""",
         cost="sum(real(z.x)) + sum(real(z.x) * real(z.y)) * 2",
     )
