@@ -52,25 +52,28 @@ class Scenes:
     counts: np.ndarray
 
 
-def make(n: int, seed: int, most: int = 2) -> Scenes:
-    """`n` scenes. Sizes are 7 to 9 pixels; two digits touch at most at their margins."""
+def make(n: int, held_out: bool = False, most: int = 2) -> Scenes:
+    """`n` scenes of up to `most` digits, 6 to 8 pixels in size, side by side.
+
+    Those held out are made of digits that the others do not have.
+    """
     from sklearn.datasets import load_digits
 
-    digits = load_digits().images / 16
-    rng = np.random.default_rng(seed)
+    digits = np.asarray(load_digits(return_X_y=True)[0]).reshape(-1, DIGIT, DIGIT) / 16
+    digits = digits[1500:] if held_out else digits[:1500]
+    rng = np.random.default_rng(int(held_out))
     counts = rng.integers(0, most + 1, n)
-    sizes = rng.uniform(6, 8, (n, most))
-    centers = rng.uniform(3, CANVAS - 4, (n, most, 2))
-    while True:
-        pairs = np.abs(centers[:, :, None] - centers[:, None]).max(-1)  # of the axes
-        close = (pairs < 6) & ~np.eye(most, dtype=bool)
-        again = close.any((1, 2))
-        if not again.any():
-            break
-        centers[again] = rng.uniform(3, CANVAS - 4, (again.sum(), most, 2))
+    where = np.stack([_windows(rng, most) for _ in range(n)])
     chosen = digits[rng.integers(0, len(digits), (n, most))]
-    where = np.concatenate([sizes[..., None], centers], -1)
-    pasted = jax.jit(jax.vmap(jax.vmap(paste)))(chosen.astype(np.float32), where.astype(np.float32))
     there = np.arange(most) < counts[:, None]
-    images = np.asarray((pasted * there[..., None, None]).sum(1)).clip(0, 1)
-    return Scenes(images, counts)
+    pasted = jax.jit(jax.vmap(jax.vmap(paste)))(*map(jnp.float32, (chosen, where)))
+    return Scenes(np.clip(np.einsum("sd,sdij->sij", there, pasted), 0, 1), counts)
+
+
+def _windows(rng: np.random.Generator, n: int) -> np.ndarray:
+    """`[n, 3]`: windows whose centres are at least 6 pixels apart along rows or columns."""
+    while True:
+        centers = rng.uniform(3, CANVAS - 4, (n, 2))
+        apart = np.abs(centers[:, None] - centers).max(-1) + CANVAS * np.eye(n)
+        if apart.min() > 6:
+            return np.column_stack([rng.uniform(6, 8, n), centers])

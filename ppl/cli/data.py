@@ -80,7 +80,7 @@ def _read_netcdf(path: Path) -> dict[str, np.ndarray]:
             "NetCDF files need xarray: install the extra with `pip install 'ppl[arviz]'` or "
             "`uv sync --extra arviz`"
         ) from error
-    with xarray.open_dataset(path, engine="h5netcdf") as file:
+    with xarray.open_dataset(path) as file:
         return {str(n): np.asarray(v.values) for n, v in file.variables.items()}
 
 
@@ -102,6 +102,6 @@ def write_draws(path: str | Path, draws: dict[str, Any]) -> None:
             name.replace("/", "."): (("draw", *(f"{name}_{i}" for i in range(x.ndim - 1))), x)
             for name, x in arrays.items()
         }
-        xarray.Dataset(variables).to_netcdf(path, engine="h5netcdf")
+        xarray.Dataset(variables).to_netcdf(path, engine="scipy")  # which JAX brings
     else:
         raise DataError(f"{path}: draws are written to .npz and .nc files")

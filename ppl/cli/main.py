@@ -145,9 +145,23 @@ def sample(
 
 
 @app.command()
-def check(program: Program, data: Data = None, config: Config = None) -> None:
-    """Check a program: does its guide fit the model, and is its gradient unbiased?"""
+def check(
+    programs: Annotated[list[str], typer.Argument(help="As for fit; or several .ppl files.")],
+    data: Data = None,
+    config: Config = None,
+) -> None:
+    """Check a program: does its guide fit the model, and is its gradient unbiased?
+
+    Text programs are checked without running them: all errors, each with its line.
+    """
+    from ppl.cli.text import check_texts
+
     with errors_as_text():
+        if all(program.endswith(".ppl") for program in programs):
+            return check_texts(map(Path, programs))
+        if len(programs) > 1:
+            raise PplError("check takes one program, or several .ppl files")
+        (program,) = programs
         from ppl import vi
         from ppl.cli import job
 
@@ -156,6 +170,18 @@ def check(program: Program, data: Data = None, config: Config = None) -> None:
         names = ", ".join(estimator.params(*objective.data)) or "none"
         estimator.init(_key(None, {}), *objective.data)
         typer.echo(f"{program} is good\nparameters: {names}")
+
+
+@app.command()
+def fmt(
+    paths: Annotated[list[Path], typer.Argument(help="Text programs, *.ppl.")],
+    check: Annotated[bool, typer.Option("--check", help="Only say which would change.")] = False,
+) -> None:
+    """Write text programs in canonical form."""
+    from ppl.cli.text import format_texts
+
+    with errors_as_text():
+        format_texts(paths, check)
 
 
 @app.command()

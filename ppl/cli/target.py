@@ -9,11 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ppl.cli.text import is_text, load_text_target
 from ppl.errors import AddressError, suggestion
 
 
 def load_target(text: str) -> Any:
-    """What `module:name`, `file.py:name` or a `.ppl` file names.
+    """What `module:name`, `file.py:name`, a `.ppl` file or `file.ppl:name` names.
 
     Modules are looked up from the working directory too.
 
@@ -23,10 +24,8 @@ def load_target(text: str) -> Any:
         FileNotFoundError: there is no such file.
         AddressError: the module has no such name.
     """
-    if text.endswith(".ppl"):
-        from ppl.syntax import load
-
-        return load(text)
+    if is_text(text):
+        return load_text_target(text)
     place, colon, name = text.rpartition(":")
     if not (colon and place and name):
         raise ValueError(f"{text!r} is no program: give module:name, file.py:name or a .ppl file")

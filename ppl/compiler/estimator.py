@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -20,6 +20,7 @@ from ppl.compiler.lower import Lowering
 from ppl.compiler.noise import NOISE, Noise
 from ppl.compiler.objective import Objective, as_objective
 from ppl.compiler.plan import CannotEnumerate, Plan, make_plan
+from ppl.compiler.rewrites import apply
 from ppl.compiler.variance import gradient_variance
 from ppl.errors import AddressError, BiasWarning, ShapeError, StrategyError, suggestion
 from ppl.lang.keys import sample_keys
@@ -48,10 +49,11 @@ class Estimator:
         strategies: Mapping[str, Any],
         num_samples: int | None,
         strict: bool,
+        rewrites: Sequence[str] = (),
     ):
         self.objective = objective
         self.strict = strict
-        self._strategies = dict(strategies)
+        self._strategies, self._rewrites = dict(strategies), tuple(rewrites)
         self._num_samples = num_samples
         self._programs: dict[Any, tuple[Staged, Plan]] = {}
         self.compiled: dict[Any, Any] = {}
@@ -78,6 +80,9 @@ class Estimator:
             staged = stage(lambda arrays: self.objective(*eqx.combine(arrays, static)), arrays)
             _check_scalar(self.objective.name, staged)
             plan = make_plan(staged, self._strategies)
+            if self._rewrites:
+                apply(staged, self._rewrites, plan.strategies)
+                plan = make_plan(staged, self._strategies)
             self._report_kinks(plan)
             self._report_biased(plan)
             self._programs[name] = staged, plan
@@ -405,6 +410,7 @@ def compile(
     strategies: Mapping[str, Any] | None = None,
     num_samples: int | None = None,
     strict: bool = False,
+    rewrites: Sequence[str] = (),
 ) -> Estimator:
     """Compile an objective program into an unbiased gradient estimator.
 
@@ -414,7 +420,12 @@ def compile(
             pattern that matches wins, and beats what the program says.
         num_samples: independent samples averaged in one estimate; by default 4 if the plan has
             score choices (the leave-one-out baseline needs others), else 1.
-        strict: make a `BiasWarning` an error.
+        strict: make a `BiasWarning` an error, and refuse strategies that are biased.
+        rewrites: of log-densities, by name; none by default, as none always lowers the variance:
+            `"closed_form"`: the expectation of a choice's log-density under its own distribution,
+            where there is a formula (Kullback-Leibler divergences).
+            `"stl"`: sticking the landing, for reparameterised choices and the ELBO.
+            `"dreg"`: doubly reparameterised gradients, for multi-sample bounds.
 
     Errors in the program are raised when its shapes are known: by `init`, `plan`, `value`, ...
     """
@@ -427,4 +438,6 @@ def compile(
             "compile: strategies is a dictionary from address pattern to strategy, "
             f"{{'guide/*': 'score'}}, not {strategies!r}"
         )
-    return Estimator(as_objective(objective), strategies or {}, num_samples, strict)
+    if isinstance(rewrites, str):
+        rewrites = (rewrites,)
+    return Estimator(as_objective(objective), strategies or {}, num_samples, strict, rewrites)

@@ -57,6 +57,7 @@ from ppl.compiler.tables import (
     weights,
 )
 from ppl.compiler.worlds import Shares
+from ppl.lang.keys import choice_key
 from ppl.lang.seed import Keys
 from ppl.lang.staged import Atom, Block, Eqn, Lit, Var
 
@@ -143,10 +144,10 @@ class Lowering:
         if eqn.outs[0] not in self.region.plain:
             return
         site = _site_at_itself(eqn)
-        if site in self.own_log_density:
-            out = self.own_log_density[site]
-        elif eqn.impl is not None:
+        if eqn.impl is not None:
             out = batched(eqn.impl, [self.read(a) for a in eqn.ins])[0]
+        elif site in self.own_log_density:
+            out = self.own_log_density[site]
         else:
             out = log_densities([self.read(a) for a in eqn.ins], eqn.params)
         self.env[eqn.outs[0]] = out
@@ -194,8 +195,9 @@ class Lowering:
         if eqn not in worlds.slots:
             return None
         slots = worlds.slots[eqn]
-        first, moving = slots.first(frame.steps), worlds.moving_names(eqn)
-        return View(worlds.size, slots, first, moving, worlds.scored(eqn))
+        moving, name = worlds.moving_names(eqn), f"{eqn.params['address']}: pick"
+        pick = lambda: choice_key(frame.keys.key, name, 0)
+        return View(worlds.size, slots, slots.step(frame.steps), pick, moving, worlds.scored(eqn))
 
     def _learned(self, eqn: Eqn) -> Any:
         """What the control variate of a choice learned so far."""

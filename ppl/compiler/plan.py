@@ -75,7 +75,8 @@ class CannotEnumerate(StrategyError):
             address=address,
             where=site.where,
             because=because,
-            fix=f"strategies={{'{address}': 'score'}}",
+            fix=f"strategies={{'{address}': 'local'}}, which goes through the values of each lane "
+            f"and step by itself, given the others; or {{'{address}': 'score'}}",
         )
 
 
@@ -144,6 +145,11 @@ class Plan:
     def controlled(self, block: Block) -> bool:
         """Whether a choice in a block has a control variate."""
         return any(e in self.control_names for e in live_sites(block))
+
+    @property
+    def rewritten(self) -> list[Any]:
+        """What rewrites did to the program (`ppl.compiler.rewrites`)."""
+        return self.staged.rewritten
 
     def where(self, var: Var) -> str:
         """The source line of a variable."""

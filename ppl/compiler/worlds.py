@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -65,6 +66,7 @@ class Slots:
         start: the first of them.
         loops: loops around the choice whose steps are kept apart, outermost first.
         axes: the choice's own axes that are kept apart.
+        prune: whether all alternates share one world, and one of them is picked at random.
     """
 
     start: int
@@ -72,25 +74,30 @@ class Slots:
     loops: tuple[Eqn, ...]
     axes: tuple[int, ...]
     shape: tuple[int, ...]
+    prune: bool = False
 
     @property
     def per_step(self) -> int:
         return self.alternates * math.prod(self.shape[i] for i in self.axes)
 
     @property
+    def steps(self) -> int:
+        return math.prod(loop.params["length"] for loop in self.loops)
+
+    @property
     def size(self) -> int:
-        return self.per_step * math.prod(loop.params["length"] for loop in self.loops)
+        return min(1, self.per_step) if self.prune else self.per_step * self.steps
 
     @property
     def stop(self) -> int:
         return self.start + self.size
 
-    def first(self, steps: Mapping[Eqn, Any]) -> Any:
-        """The first world of the current step."""
+    def step(self, steps: Mapping[Eqn, Any]) -> Any:
+        """The number of the current step, among those kept apart."""
         at: Any = 0
         for loop in self.loops:
             at = at * loop.params["length"] + steps[loop]
-        return self.start + at * self.per_step
+        return at
 
     def taken(self) -> np.ndarray:
         """`[per_step, *lanes]`: which lanes take their alternate value in which world."""
@@ -114,12 +121,14 @@ class Request:
         shares: where the costs' own derivatives count too, what each of them is multiplied by, one
             number per alternate; choices with the same shares and `group` share these worlds, and
             take their alternates together.
+        prune: whether one of all alternates is picked at random, so that one world does.
     """
 
     alternates: int
     together: bool
     shares: tuple[float, ...] = ()
     group: Any = None
+    prune: bool = False
 
 
 def allocate(
@@ -155,7 +164,7 @@ def allocate(
         else:
             axes = tuple(sorted(i for i in apart[eqn] if isinstance(i, int)))
             around = tuple(loop for loop in loops[eqn] if loop in apart[eqn])
-            new = Slots(1, request.alternates, around, axes, lane_sizes(eqn))
+            new = Slots(1, request.alternates, around, axes, lane_sizes(eqn), request.prune)
             others, kin = rivals[eqn], None
         start = kin.start if kin else _free(new, [slots[r] for r in others if r in slots])
         slots[eqn] = replace(new, start=start)
@@ -230,11 +239,14 @@ class Alternates:
         values: `[alternates, *lanes, *event]`.
         charges: `[alternates, *lanes]`; only their derivatives count.
         actual: `[*lanes]`, the charge for the value drawn.
+        sizes: `[alternates, *lanes]`, how much alternates matter, for picking one of them; each
+            has then minus its own charge as its part of `actual`.
     """
 
     values: Array
     charges: Array
     actual: Array | float = 0.0
+    sizes: Array | float = 1.0
 
 
 def worlds_first(val: Val) -> Val:
@@ -261,30 +273,65 @@ def actual_world(val: Val) -> Val:
     )
 
 
-def place(worlds: Array, alternates: Alternates, slots: Slots, first: Any) -> tuple[Array, Array]:
+def place(
+    worlds: Array, alternates: Alternates, slots: Slots, step: Any, key: Callable[[], jax.Array]
+) -> tuple[Array, Array]:
     """Put alternate values into the worlds of a choice.
 
     Args:
         worlds: `[worlds, *lanes, *event]`, the choice's value in all worlds if it took none.
-        first: the first world of the current step.
+        step: the number of the current step among those kept apart.
+        key: makes the key for picking an alternate; the same in all steps.
 
     Returns:
         the values in all worlds, and the charges `[worlds, *lanes]`.
     """
     taken = slots.taken()
     copies = len(taken) // slots.alternates
-    event = (1,) * (worlds.ndim - taken.ndim)
     values = jnp.tile(alternates.values, (copies, *(1,) * (worlds.ndim - 1)))
-    values = jnp.where(taken.reshape(*taken.shape, *event), values, worlds[0])
-    charges = jnp.tile(alternates.charges, (copies, *(1,) * len(slots.shape)))
-    charges = jnp.where(taken, charges, 0)
-    lanes = (len(worlds), *slots.shape)
-    table = jnp.zeros(lanes, charges.dtype)
-    table = table.at[0].set(jnp.broadcast_to(alternates.actual, slots.shape))
+    charges = jnp.where(taken, jnp.tile(alternates.charges, (copies, *(1,) * len(slots.shape))), 0)
+    actual = jnp.broadcast_to(alternates.actual, slots.shape)
+    first = slots.start + (0 if slots.prune else step * slots.per_step)
+    if slots.prune:
+        picked = _pick(taken, alternates, slots, step, key())
+        # Of the actual value's charges, those belong to an alternate that balance it.
+        actual = jnp.sum(-picked * charges, 0)
+        charges = jnp.sum(picked * charges, 0, keepdims=True)
+        at = jnp.argmax(picked, 0)[None]
+        event = (1,) * (worlds.ndim - taken.ndim)
+        values = jnp.take_along_axis(values, at.reshape(*at.shape, *event), 0)
+        taken = jnp.any(picked > 0, 0, keepdims=True)
+    event = (1,) * (worlds.ndim - taken.ndim)
+    # With pruning, the steps after the one that was picked follow from it.
+    values = jnp.where(taken.reshape(*taken.shape, *event), values, worlds[slots.start])
+    table = jnp.zeros((len(worlds), *slots.shape), charges.dtype).at[0].set(actual)
     put = lambda whole, part: lax.dynamic_update_slice_in_dim(
         whole, part.astype(whole.dtype), first, 0
     )
     return put(worlds, values), put(table, charges)
+
+
+def _pick(
+    taken: np.ndarray, alternates: Alternates, slots: Slots, step: Any, key: jax.Array
+) -> Array:
+    """`[per_step, *lanes]`: 0, or for alternates that were picked, one over their probability.
+
+    Of alternates whose lanes are kept apart one is picked, in proportion to their sizes, and in
+    one step; other lanes pick independently.
+    """
+    step_key, key = jax.random.split(key)
+    copies = len(taken) // slots.alternates
+    sizes = jnp.tile(lax.stop_gradient(alternates.sizes), (copies, *(1,) * len(slots.shape)))
+    together = tuple(i + 1 for i in slots.axes)
+    sizes = jnp.sum(jnp.where(taken, jnp.abs(sizes), 0), together, keepdims=True)
+    total = jnp.sum(sizes, 0)
+    chance = sizes / jnp.where(total > 0, total, 1)
+    chosen = jnp.argmax(jnp.log(chance) + jax.random.gumbel(key, chance.shape, chance.dtype), 0)
+    mine = (jnp.arange(len(taken)).reshape(-1, *(1,) * chosen.ndim) == chosen) & (chance > 0)
+    if slots.loops:
+        mine &= step == jax.random.randint(step_key, (), 0, slots.steps)
+    inverse = jnp.where(mine, slots.steps / jnp.where(mine, chance, 1), 0)
+    return jnp.where(taken, inverse, 0)
 
 
 @dataclass(frozen=True, eq=False)

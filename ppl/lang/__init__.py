@@ -63,6 +63,7 @@ from ppl.lang.inference import Inference as Inference
 from ppl.lang.inference import Target as Target
 from ppl.lang.inference import importance as importance
 from ppl.lang.inference import sir as sir
+from ppl.lang.inference import smc as smc
 from ppl.lang.inline import inline as inline
 from ppl.lang.loop import scan as scan
 from ppl.lang.marginal import marginal as marginal

@@ -71,6 +71,9 @@ class Family:
         relaxation: values between those of a finite support, where those have a meaning as numbers.
         weak_derivatives: for each parameter that has one, its weak (measure-valued) derivative,
             `(key, value, **params)`; see `ppl.lang.weak_derivatives`.
+        shifts: for a choice of integers, and each parameter, minus the derivative of the CDF at a
+            value over the value's probability, `(value, **params)`: the rate at which the value
+            moves to the next larger one as the parameter grows.
         alternatives: sets of parameter names of which exactly one must be given
             (`{"logits", "probs"}`).
         defaults: values of parameters that may be left out; `None` for none at all.
@@ -91,6 +94,7 @@ class Family:
     enumerate: Callable[[dict[str, Any]], Array | None] | None = None
     relaxation: Relaxation | None = None
     weak_derivatives: Mapping[str, WeakRule] = field(default_factory=dict)
+    shifts: Mapping[str, Callable[..., Array]] = field(default_factory=dict)
     alternatives: frozenset[str] = frozenset()
     defaults: Mapping[str, Any] | None = None
     tfp: Callable[..., Any] | None = None

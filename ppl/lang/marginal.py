@@ -127,7 +127,7 @@ class Marginal(Combinators, GFI):
 
     def _target(self, kept: Choices, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Target:
         """The density of the other choices, given those that are kept."""
-        return Target(self._masked, args, kwargs, kept, (kept, *args))
+        return Target(self._masked, args, kwargs, kept)
 
     def _trace(self, tr: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tr:
         """From a trace of the program: the kept choices, with the estimate of their density."""

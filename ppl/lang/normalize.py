@@ -109,7 +109,7 @@ class Normalized(Combinators, GFI):
         return dataclasses.replace(self, density_mask=mask & self.density_mask)
 
     def _target(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Target:
-        return Target(self._masked, args, kwargs, None, args)
+        return Target(self._masked, args, kwargs)
 
     @property
     def _masked(self) -> GFI:

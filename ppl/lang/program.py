@@ -124,6 +124,7 @@ class _Scoped:
         self.handler = handler
         self.mask = handler.parent_fn.density_mask
         self.seen: set[str] = set()
+        self.inlined = 0
         self.given = getattr(handler, "choice_map", {})
         if not isinstance(self.given, dict):
             raise AddressError(
@@ -150,19 +151,21 @@ class _Scoped:
                 self._complete(address, gen_fn)
             return self.handler(address, gen_fn, args, kwargs or {})
 
-    def _inline(self, place: Inline, gen_fn: Any, args: tuple, kwargs: dict | None) -> Any:
+    def _inline(self, inline: Inline, gen_fn: Any, args: tuple, kwargs: dict | None) -> Any:
         """Run a program whose choices stand among ours, and have no address in front."""
-        for address in place.addresses:
+        for address in inline.addresses:
             if address in self.seen:
                 raise AddressError(
                     f"the address {address!r} is used twice in one program",
                     address=address_of_choice(address),
                     fix="give each choice its own name",
                 )
-        self.seen |= {place, *place.addresses}
+        self.seen.update(inline.addresses)
+        self.inlined += 1
+        place = Inline(f"inline {self.inlined}")  # two programs without choices stand apart
         if isinstance(self.handler, Generate | Assess | Update):
             given = self.handler.choice_map
-            own = {a: given[a] for a in place.addresses if a in given}
+            own = {a: given[a] for a in inline.addresses if a in given}
             self.handler.choice_map = {**given, place: own}
         if isinstance(self.handler, Regenerate):
             # GenJAX's handler asks the selection for the part below an address: here there is none.

@@ -121,6 +121,8 @@ class Staged:
     params: dict[str, ParamDecl]
     sites: list[Eqn]
     """every random choice, dead ones included, in program order"""
+    rewritten: list[Any] = field(default_factory=list)
+    """what rewrites did to the program"""
 
 
 def stage(fun: Callable, *args: Any, **kwargs: Any) -> Staged:

@@ -384,7 +384,7 @@ class _Climb:
         self.c, self.row, self.at = c, row, 0
 
     def tree(self, loosest: int) -> ast.Expr:
-        left = self._operand()
+        left, compared = self._operand(), False
         while self.at < len(self.row):
             token = self.row[self.at]
             op = self.c.texts[token]
@@ -393,7 +393,9 @@ class _Climb:
                 break
             self.at += 1
             right = self.tree(level if op == "^" else level + 1)
-            self._check_chain(op, token, left)
+            if level == PRECEDENCE["=="] and compared:
+                self._refuse_chain(op, token)
+            compared = level == PRECEDENCE["=="]
             left = ast.Binary(op, left, right, span=(left.span[0], right.span[1]))
         return left
 
@@ -406,14 +408,12 @@ class _Climb:
         inner = self.tree(PRECEDENCE["unary -" if op == "-" else op])
         return ast.Unary(op, inner, span=(self.c.starts[first], inner.span[1]))
 
-    def _check_chain(self, op: str, token: int, left: ast.Expr) -> None:
-        compared = isinstance(left, ast.Binary) and PRECEDENCE[left.op] == 4
-        if PRECEDENCE[op] == 4 and compared:
-            start = self.c.starts[token]
-            self.c.errors.append(
-                Diagnostic(
-                    f"comparisons do not chain: {op!r} after another comparison",
-                    (start, start + len(op)),
-                    fix="write a < b and b < c",
-                )
+    def _refuse_chain(self, op: str, token: int) -> None:
+        start = self.c.starts[token]
+        self.c.errors.append(
+            Diagnostic(
+                f"comparisons do not chain: {op!r} after another comparison",
+                (start, start + len(op)),
+                fix="write a < b and b < c",
             )
+        )

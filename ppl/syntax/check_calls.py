@@ -101,7 +101,8 @@ class Calls:
 
     def _call_declared(self, e: ast.Call, scope: Scope) -> Type:
         signature = self.signature(e.function)
-        assert signature is not None
+        if signature is None:
+            return UNKNOWN
         sizes: dict[str, Size] = {}
         random = False
         for name, (node, found) in self._bind(e, signature, scope).items():
@@ -177,7 +178,7 @@ class Calls:
         for i, a in enumerate(e.arguments):
             name = a.name if a.name is not None else names[i] if i < len(names) else None
             found = self.number(a.value, scope)
-            if name not in family.parameters or name in given:
+            if name is None or name not in family.parameters or name in given:
                 self.error(
                     a,
                     f"{e.function} takes {', '.join(names)}",
@@ -323,7 +324,7 @@ class Calls:
         if not self.arguments(e, (1, 1) if e.function in ("eye", "arange") else (1, 4)):
             return UNKNOWN
         if e.function == "eye":
-            return Num("real", Interval(0.0, 1.0), (sizes[0],) * 2, event="positive_definite")
+            return Num("real", Interval(0.0, 1.0), (sizes[0],) * 2, event="identity")
         kind = "int" if e.function == "arange" else "real"
         return Num(kind, MAKERS[e.function], tuple(sizes))
 
@@ -471,6 +472,8 @@ class Calls:
                 self.error(at, f"{what} is of another kind than the model's", f"{found}, {wanted}")
                 return
             found = replace(found, kind=wanted.kind)
+            if not found.random:  # data: whether they lie in the support is seen at the run
+                found = replace(found, within=wanted.within, event=wanted.event)
         self.expect(at, found, wanted, what)
 
     def _e_call(self, e: ast.Call, scope: Scope) -> Type:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import replace
 from functools import reduce
 from typing import Any
@@ -299,8 +300,8 @@ class Expressions:
     def _matmul(self, e: ast.Binary, left: Num, right: Num) -> Type:
         if not left.shape or not right.shape or len(right.shape) > 2:
             return self.error(e, "@ needs vectors or matrices", f"found {left} and {right}")
-        inner = right.shape[-2] if len(right.shape) == 2 else right.shape[-1]
-        if left.shape[-1] != inner:
+        inner = right.shape[0]
+        if left.shape[len(left.shape) - 1] != inner:
             return self.error(e, "the shapes do not fit together", f"{left} @ {right}")
         shape = (*left.shape[:-1], *right.shape[1:])
         within = left.within * right.within
@@ -330,7 +331,7 @@ class Expressions:
                 e,
                 f"{e.op!r} of expectations would bias the estimate",
                 because=wrong,
-                fix="take the function inside, E(...), or estimate each factor anew: E(f()) * E(f())",
+                fix="take the function inside E, or estimate each factor anew: E(f()) * E(f())",
             )
         return Expect(frozenset().union(*draws))
 
@@ -355,10 +356,12 @@ class Expressions:
 
     def unknown_function(self, e: ast.Call, known: list[str]) -> Type:
         everything = [*known, *FUNCTIONS, *FAMILIES, *PROGRAMS, *IN_OBJECTIVES]
+        close = difflib.get_close_matches(e.function, everything, n=1)
+        at = (e.span[0], e.span[0] + len(e.function))
         return self.error(
-            e,
+            at,
             f"unknown function or distribution {e.function!r}",
-            suggestion(e.function, everything),
+            fix=f"did you mean {close[0]!r}?" if close else "declare it: def, extern or network",
         )
 
 

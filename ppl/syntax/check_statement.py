@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -97,8 +97,6 @@ class Statements:
                 f"the choice {s.target.name!r} is made once in each run of the loop",
                 fix=f"write {s.target.name}[{', '.join(loops)}] ~ ...",
             )
-        if s.target.name in scope.choices:
-            self.error(s.target, f"the choice {s.target.name!r} is made twice")
         value, choices = self._drawn(s, program, scope)
         self.define(s.target, value, scope)
         sizes = [l.size for l in scope.loops]
@@ -162,7 +160,7 @@ class Statements:
 
     def _value(self, e: ast.Expr, scope: Scope) -> Type:
         found = self.expr(e, scope)
-        if isinstance(found, Dist | Prog):
+        if isinstance(found, Dist | Prog) and scope.kind != "objective":
             return self.error(
                 e, f"{found} is not a value", fix="draw from it with ~, or sim(...) in an objective"
             )
@@ -367,7 +365,3 @@ def _same_shape(a: Type, b: Type) -> bool:
             _same_shape(t, b.fields[n]) for n, t in a.fields.items()
         )
     return isinstance(a, Num) and isinstance(b, Num) and a.shape == b.shape
-
-
-def _names(items: Iterable[str]) -> str:
-    return ", ".join(items)

@@ -63,8 +63,8 @@ def _real_line() -> Family:
     return Family(_location_scale, reparam=True)
 
 
-def _on(within: Interval, reparam: bool = True, **parameters: Parameter) -> Family:
-    return Family(parameters, Num("real", within), reparam=reparam)
+def _on(within: Interval, **parameters: Parameter) -> Family:
+    return Family(parameters, Num("real", within), reparam=True)
 
 
 def _counts(either: frozenset[str] = frozenset(), **parameters: Parameter) -> Family:
@@ -176,9 +176,18 @@ FAMILIES: dict[str, Family] = {
 }
 """Every distribution of the language with a fixed family."""
 
-STRATEGIES = {
+STRATEGIES: dict[str, str | None] = {
     "reparam": "a distribution whose draws are differentiable in its parameters",
-    "score": None,
     "enum": "a distribution with a finite list of values",
+    **dict.fromkeys(
+        (
+            *("score", "mvd", "local", "rejection", "rebar", "relax", "lax"),
+            *("arm", "arms", "disarm", "unordered_set", "sum_and_sample"),
+            *("gumbel_softmax", "straight_through", "spa", "dropped"),
+        )
+    ),
 }
-"""Gradient strategies, and what a distribution must be for them (`None`: anything)."""
+"""Gradient strategies, and what a distribution must be for them.
+
+`None`: the compiler says which choices can have it.
+"""

@@ -9,6 +9,7 @@ mapped argument, not as an index into it: the compiler then knows that lanes are
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,13 +20,15 @@ import numpy as np
 from jax.scipy.special import logsumexp
 
 from ppl import lang
+from ppl.compiler.enumeration import enumeration
+from ppl.compiler.strategies import strategies
 from ppl.errors import PplError
 from ppl.lang import supports
 from ppl.syntax import ast
+from ppl.syntax.diagnostics import Source
 from ppl.syntax.distributions import FAMILIES
 from ppl.syntax.functions import FUNCTIONS
 from ppl.syntax.functions_jax import JAX
-from ppl.syntax.types import EVENTS, NUMBERS
 
 
 @dataclass(frozen=True)
@@ -81,15 +84,18 @@ class Module:
     def __init__(
         self,
         file: ast.File,
+        source: Source,
         imported: Mapping[str, Module],
         externs: Callable[[str], Callable[..., Any]],
     ):
+        self.source = source
         self.declarations: dict[str, ast.Declaration] = {}
         self.homes: dict[str, Module] = dict(imported)
         self.externs: dict[str, Any] = {}
         self.consts: dict[str, Any] = {}
         self.programs: dict[str, Any] = {}
         self.objectives: dict[str, Any] = {}
+        self.sized: dict[tuple[str, tuple[int, ...]], Any] = {}
         for d in file.declarations:
             if isinstance(d, ast.Import):
                 continue
@@ -106,6 +112,16 @@ class Module:
                 if name in theirs:
                     mine.setdefault(name, theirs[name])
 
+    def at(self, statement: ast.Statement, run: Callable[[], Any]) -> Any:
+        """Run a statement so that tracebacks and JAX see its line of the text.
+
+        The frame in between has the text's name and line, as if the text were Python.
+        """
+        if statement.span == ast.NOWHERE:
+            return run()
+        line, _ = self.source.position(statement.span[0])
+        return eval(_code(self.source.path, line), {"run": run})
+
     def _add_program(self, d: ast.Program) -> None:
         def run(*args: Any, **kwargs: Any) -> Any:
             return self.run(d, args, kwargs)
@@ -116,12 +132,40 @@ class Module:
         else:
             self.objectives[d.name] = run
 
+    def apply(self, d: ast.Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> App:
+        """A program with its arguments.
+
+        Sizes become part of the program: its arguments are arrays, which may be traced.
+        """
+        names = [p.name for p in d.parameters]
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        given = {n: given[n] for n in names}
+        sizes = {p.name: given.pop(p.name) for p in d.parameters if p.type == ast.ArrayType("size")}
+        if not sizes:
+            return App(self.programs[d.name], tuple(given.values()))
+        key = (d.name, tuple(sizes.values()))
+        if key not in self.sized:
+            rest = tuple(given)
+
+            def run(*arrays: Any) -> Any:
+                return self.run(d, (), {**dict(zip(rest, arrays, strict=True)), **sizes})
+
+            run.__name__ = run.__qualname__ = d.name
+            self.sized[key] = lang.gen(run)
+        return App(self.sized[key], tuple(given.values()))
+
     def run(self, d: ast.Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run the statements of a declared program; its result."""
         factors = [n for n in ast.walk(d.body) if isinstance(n, ast.Factor | ast.Observe)]
         env = Env(self, numbers={id(n): i for i, n in enumerate(factors)})
         env.names.update(bind(d.name, d.parameters, args, kwargs))
         return run_block(d.body, env)
+
+
+@functools.cache
+def _code(path: str, line: int) -> Any:
+    code = compile("\n" * (line - 1) + "run()", path, "eval")
+    return code.replace(co_name="text", co_qualname="text")
 
 
 def bind(
@@ -183,7 +227,7 @@ def run_block(block: ast.Block, env: Env) -> Any:
     """Run statements; the value of `return`, if there is one."""
     result = None
     for s in block.statements:
-        result = _STATEMENTS[type(s)](s, env)
+        result = env.module.at(s, lambda s=s: _STATEMENTS[type(s)](s, env))
     return result
 
 
@@ -200,7 +244,15 @@ def _choice(s: ast.Choice, env: Env) -> None:
 def _strategy(s: ast.Strategy, env: Env) -> Any:
     if not s.arguments:
         return s.name
-    return (s.name, {a.name: value(a.value, env) for a in s.arguments})
+    # A name stands for itself: baseline = leave_one_out.
+    given = {
+        str(a.name): a.value.name if isinstance(a.value, ast.Name) else value(a.value, env)
+        for a in s.arguments
+    }
+    try:
+        return type(strategies[s.name])(**given)
+    except TypeError as e:
+        raise PplError(f"the strategy {s.name!r} has no such arguments", because=str(e)) from None
 
 
 def _let(s: ast.Let, env: Env) -> None:
@@ -281,7 +333,7 @@ class _Seen:
         used = {n.name for n in ast.walk(nodes) if isinstance(n, ast.Name)}
         known = {n: x for n, x in env.names.items() if n in used}
         arrays = {n: x for n, x in known.items() if _is_dynamic(x)}
-        entries = {_key(*k): x for k, x in env.entries.items() if k[0] in used}
+        entries = {_key(*k): x for k, x in env.entries.items() if _root(k[0]) in used}
         static = {n: x for n, x in known.items() if n not in arrays}
         mapped: dict[Any, Any] = {}
         for node in ast.walk(nodes):
@@ -319,14 +371,17 @@ def _is_dynamic(x: Any) -> bool:
 
 def _mapped(node: ast.Index, env: Env, variable: str, size: int) -> dict[str, Any]:
     """`x[i, ...]` in a loop over i: the array x, of which each run sees one entry."""
-    if not isinstance(node.base, ast.Name):
+    name = _path(node.base)
+    if name is None or _root(name) not in env.names.keys() | {n for n, _ in env.entries}:
         return {}
     indices = tuple(i.name if isinstance(i, ast.Name) else "" for i in node.indices)
     if variable not in indices:
         return {}
     known = indices[: indices.index(variable)]
-    name = node.base.name
-    array = env.entries.get((name, known)) if known else env.names.get(name)
+    if known:
+        array = env.entries.get((name, known))
+    else:
+        array = value(node.base, env) if _root(name) in env.names else None
     if array is None or not isinstance(array, jax.Array | np.ndarray) or len(jnp.shape(array)) == 0:
         return {}
     if array.shape[0] < size:
@@ -335,6 +390,18 @@ def _mapped(node: ast.Index, env: Env, variable: str, size: int) -> dict[str, An
             because=f"{variable} goes up to {size - 1}, and {name} has {array.shape[0]} entries",
         )
     return {_key(name, (*known, variable)): array[:size] if array.shape[0] > size else array}
+
+
+def _path(e: ast.Expr) -> str | None:
+    """A name, or a field of a record that has one, `z.theta`."""
+    if isinstance(e, ast.Field):
+        base = _path(e.base)
+        return None if base is None else f"{base}.{e.name}"
+    return e.name if isinstance(e, ast.Name) else None
+
+
+def _root(path: str) -> str:
+    return path.partition(".")[0]
 
 
 def _body(statement: Any, env: Env, seen: _Seen, run: Callable[..., Any]) -> Any:
@@ -353,7 +420,8 @@ def _plate(s: ast.Plate, env: Env) -> None:
 
     program = lang.plate(_body(s, env, seen, lane), size=size, in_axes=(0, 0, None))
     app = program(jnp.arange(size), seen.mapped, seen.shared())
-    _take(app @ lang.inline(*choice_names(s.body)), env)
+    made: Any = app @ lang.inline(*choice_names(s.body))
+    _take(made, env)
 
 
 def _made(inner: Env) -> dict[str, Any]:
@@ -383,7 +451,8 @@ def _scan(s: ast.Scan, env: Env) -> None:
     program = lang.scan(_body(s, env, seen, step), length=size)
     xs = (jnp.arange(size), seen.mapped)
     app = program(state, xs, shared=seen.shared())
-    last, made = app @ lang.inline(*choice_names(s.body))
+    results: Any = app @ lang.inline(*choice_names(s.body))
+    last, made = results
     _take(made, env)
     env.names.update(last)
 
@@ -419,14 +488,11 @@ def _if(s: ast.If, env: Env) -> None:
 
     choices = dict.fromkeys(a for b in blocks for a in choice_names(b))
     program = lang.cond(*map(branch, blocks))
-    app = program(value(s.condition, env), _promoted(seen.shared()))
-    names, entries = app @ lang.inline(*choices)
+    app = program(value(s.condition, env), seen.shared())
+    results: Any = app @ lang.inline(*choices)
+    names, entries = results
     env.names.update(names)
     env.entries.update({_unkey(k): x for k, x in entries.items()})
-
-
-def _promoted(shared: Any) -> Any:
-    return shared
 
 
 def _defined(block: ast.Block) -> Iterable[tuple[str, tuple[str, ...]]]:
@@ -497,11 +563,11 @@ def _index(e: ast.Index, env: Env) -> Any:
 
 def _entry(e: ast.Index, env: Env) -> tuple[Any, tuple[ast.Expr, ...]]:
     """What is indexed, and the indices left: loops' own entries are at hand already."""
-    if isinstance(e.base, ast.Name):
+    if (path := _path(e.base)) is not None:
         names = tuple(i.name if isinstance(i, ast.Name) else "" for i in e.indices)
         for count in range(len(names), 0, -1):
-            if (e.base.name, names[:count]) in env.entries:
-                return env.entries[e.base.name, names[:count]], e.indices[count:]
+            if (path, names[:count]) in env.entries:
+                return env.entries[path, names[:count]], e.indices[count:]
     return value(e.base, env), e.indices
 
 
@@ -579,7 +645,7 @@ def _declared(e: ast.Call, env: Env) -> Any:
         return (lang.param(d.name, function) if d.network else function)(*given)
     assert isinstance(d, ast.Program)
     if d.kind in ("model", "guide"):
-        return App(home.programs[d.name], args, kwargs)
+        return home.apply(d, args, kwargs)
     return home.run(d, args, kwargs)
 
 
@@ -642,7 +708,7 @@ def _method(e: ast.Call, env: Env) -> Any:
     assert isinstance(by, ast.Call)
     args = [_method_argument(a, env) for a in by.positional()]
     kwargs = {n: _method_argument(a, env) for n, a in by.named().items()}
-    return getattr(lang, by.function)(*args, **kwargs)
+    return _METHODS[by.function](*args, **kwargs)
 
 
 def _method_argument(e: ast.Expr, env: Env) -> Any:
@@ -652,6 +718,12 @@ def _method_argument(e: ast.Expr, env: Env) -> Any:
             return home.programs[e.name]
     return value(e, env)
 
+
+_METHODS: dict[str, Callable[..., Any]] = {
+    "enumeration": enumeration,
+    "importance": lang.importance,
+    "sir": lang.sir,
+}
 
 _SPECIAL: dict[str, Callable[[ast.Call, Env], Any]] = {
     "sim": _sim,
@@ -680,4 +752,3 @@ _EXPRESSIONS: dict[type, Callable[[Any, Env], Any]] = {
     ast.Conditional: _conditional,
     ast.Call: _call,
 }
-_NUMBER_TYPES = {*NUMBERS, *EVENTS}

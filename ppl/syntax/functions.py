@@ -149,7 +149,6 @@ METHODS = {
     "enumeration": 0,
     "importance": 2,
     "sir": 2,
-    "smc": 2,
 }
 """How to integrate, and the number of arguments: a proposal and a number of particles."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,9 +36,9 @@ class Checked:
 
     def everything(self) -> dict[str, Checked]:
         """This file and all that it imports, by path."""
-        found = {self.source.path: self}
+        found: dict[str, Checked] = {self.source.path: self}
         for other in self.imported.values():
-            found |= other.everything()
+            found.update(other.everything())
         return found
 
     def raise_errors(self) -> Checked:
@@ -63,7 +64,11 @@ def check_text(text: str, path: str = "<text>", _under_way: tuple[str, ...] = ()
     names: dict[str, Signature | Var] = {}
     for d in file.declarations:
         if isinstance(d, ast.Import):
-            errors += _import(d, path, (*_under_way, path), imported, names)
+            wrong = _import(d, path, (*_under_way, path), imported, names)
+            errors += wrong
+            if wrong:  # nothing is known of what it should have brought
+                missing = frozenset(d.names or ()) - names.keys()
+                file = dataclasses.replace(file, unreadable=file.unreadable | missing)
     found, declared = check(file, names)
     return Checked(Source(text, path), file, (*errors, *found), declared, imported)
 

@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from ppl.compiler.objective import Objective
 from ppl.errors import DataError, PplError, suggestion
+from ppl.lang import gen
 from ppl.syntax import ast, elaborate
 from ppl.syntax.library import Checked, check_path, check_text
 
@@ -63,19 +65,60 @@ class Text:
         }
         self._module = module
 
-    @cached_property
+    def with_data(self, name: str) -> Any:
+        """A model or guide with its arguments from the file's data: a program without arguments.
+
+        Raises:
+            DataError: an argument is not among the data.
+        """
+        home = self._module.homes[name]
+        d = home.declarations[name]
+        assert isinstance(d, ast.Program)
+        given = {p.name: self.datum(p.name, name) for p in d.parameters}
+        app = home.apply(d, (), given)
+
+        def run() -> Any:
+            return home.run(d, (), given)
+
+        run.__name__ = run.__qualname__ = name
+        return gen(run) if app.args else app.program
+
+    def datum(self, name: str, program: str) -> Any:
+        """What the file has for an argument of a program.
+
+        Raises:
+            DataError: nothing.
+        """
+        sizes = self._sizes_of_data()
+        if name not in {**self.data, **sizes}:
+            raise DataError(
+                f"there are no data for the argument {name!r} of {program}",
+                because=suggestion(name, self.data),
+                fix=f"declare them in the file, data {name}: TYPE = ..., or pass them",
+            )
+        return self.data.get(name, sizes.get(name))
+
+    @property
     def data(self) -> dict[str, Any]:
         """The data that the file declares or refers to, by name; and its constants.
 
         Raises:
             DataError: a file is missing, or what it has does not fit the declared type.
         """
+        return self._read[0]
+
+    def _sizes_of_data(self) -> dict[str, Any]:
+        """What the sizes are that the types of the data name."""
+        return self._read[1]
+
+    @cached_property
+    def _read(self) -> tuple[dict[str, Any], dict[str, Any]]:
         found: dict[str, Any] = dict(self._module.consts)
         sizes: dict[str, Any] = dict(self._module.consts)
         for d in self.checked.file.declarations:
             if isinstance(d, ast.Data):
                 found[d.name] = self._load(d, sizes)
-        return found
+        return found, sizes
 
     def _load(self, d: ast.Data, sizes: dict[str, Any]) -> Any:
         env = elaborate.Env(self._module)
@@ -130,15 +173,16 @@ class TextObjective:
         Raises:
             DataError: it does not have them all.
         """
-        found = self.text.data
-        for name in self.arguments:
-            if name not in found:
-                raise DataError(
-                    f"there are no data for the argument {name!r} of {self.__name__}",
-                    because=suggestion(name, found),
-                    fix=f"declare them in the file, data {name}: TYPE = ..., or pass them",
-                )
-        return tuple(found[name] for name in self.arguments)
+        return tuple(self.text.datum(name, self.__name__) for name in self.arguments)
+
+    def with_data(self) -> Objective:
+        """The objective of the file's data, as `vi.fit` takes it.
+
+        Raises:
+            DataError: the file does not have them all.
+        """
+        guide, args = self.guide(*self.data) or (None, ())
+        return Objective(self, self.__name__, self.data, guide, args)
 
     def _sizes(self) -> dict[str, Any]:
         names = [p.name for p in self.declaration.parameters if p.name not in self.arguments]
@@ -157,15 +201,24 @@ class TextObjective:
         names = [p.name for p in self.declaration.parameters]
         bound = elaborate.bind(self.__name__, self.declaration.parameters, (), given)
         env.names.update({n: x for n, x in bound.items() if n in names or isinstance(x, int)})
+        lets = [s for s in self.declaration.body.statements if isinstance(s, ast.Let)]
+        named = {s.target.name: s.value for s in lets}
         for node in ast.walk(self.declaration.body):
             position = {"sim": 0, "elbo": 1, "iwelbo": 1}.get(getattr(node, "function", ""))
-            if position is not None:
-                call = node.positional()[position]  # type: ignore[attr-defined]
-                used = {n.name for n in ast.walk((call,)) if isinstance(n, ast.Name)}
-                if used <= env.names.keys() | self.module.consts.keys() | self.module.homes.keys():
-                    app = elaborate.value(call, env)
-                    if not app.kwargs:
-                        return app.program, app.args
+            if position is None:
+                continue
+            call = node.positional()[position]  # type: ignore[attr-defined]
+            if isinstance(call, ast.Name):
+                call = named.get(call.name, call)
+            used = {n.name for n in ast.walk((call,)) if isinstance(n, ast.Name)}
+            known = env.names.keys() | self.module.consts.keys() | self.module.homes.keys()
+            methods = {
+                f.name for n in ast.walk((call,)) if isinstance(n, ast.Record) for f in n.fields
+            }
+            if used <= known | methods:
+                app = elaborate.value(call, env)
+                if isinstance(app, elaborate.App):
+                    return app.program, app.args
         return None
 
 
@@ -173,7 +226,10 @@ def _module(checked: Checked) -> elaborate.Module:
     imported = {c.source.path: _module(c) for c in checked.imported.values()}
     homes = {n: imported[c.source.path] for n, c in checked.imported.items()}
     return elaborate.Module(
-        checked.file, homes, lambda source: python_function(source, checked.directory)
+        checked.file,
+        checked.source,
+        homes,
+        lambda source: python_function(source, checked.directory),
     )
 
 

@@ -154,6 +154,9 @@ EVENTS = {
 }
 """Structured vectors and matrices: rank, and where their entries lie."""
 
+STRUCTURES = {**EVENTS, "identity": (2, UNIT)}
+"""Those, and what is not declared but known: the identity matrix is of several kinds."""
+
 
 @dataclass(frozen=True)
 class Type:
@@ -203,7 +206,7 @@ class Num(Type):
     def entry(self, axes: int = 1) -> Num:
         """What is left after indexing the first axes."""
         rest = self.shape[axes:]
-        whole = self.event is not None and len(rest) >= EVENTS[self.event][0]
+        whole = self.event is not None and len(rest) >= STRUCTURES[self.event][0]
         return replace(self, shape=rest, event=self.event if whole else None, size=None)
 
     def plain(self, **changes: Any) -> Num:

@@ -322,7 +322,8 @@ class _Maker:
         if (extra := self.pick(more)) is not None:
             cost = op(cost, self.pick(["+", "-"]), extra)
         let = ast.LetTuple(("z", "log_q"), call("sim", call("q")))
-        return ast.Program("objective", "cost", (), ast.Block((let, ast.Return(cost))))
+        body_ = (*map(_param, PARAMS), let, ast.Return(cost))
+        return ast.Program("objective", "cost", (), ast.Block(body_))
 
     def _term(self, choice: ast.Choice) -> ast.Expr:
         x: ast.Expr = ast.Field(ast.Name("z"), choice.target.name)

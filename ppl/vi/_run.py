@@ -64,7 +64,9 @@ class Run:
     Attributes:
         made: the steps made so far, all of them good.
         failed: the next step's loss or result is not finite.
+        keeps_history: whether the parameters are noted after each run.
         history: (steps made, parameters) of each snapshot.
+        interrupted: whether Ctrl-C or a callback stopped it.
         block: (inputs, first step) of the last run, which a failure is repeated with.
     """
 
@@ -79,12 +81,11 @@ class Run:
         stream: Stream | None = None,
         mesh: jax.sharding.Mesh | None = None,
         windows: Windows | None = None,
-        snapshots: bool = False,
     ):
         self.loop, self.steps, self.windows = loop, steps, windows
-        self.failed = self.interrupted = False
+        self.failed = self.interrupted = self.keeps_history = False
         self.history: list[tuple[int, dict[str, Any]]] = []
-        self._inputs, self._stream, self._mesh, self._snapshots = inputs, stream, mesh, snapshots
+        self._inputs, self._stream, self._mesh = inputs, stream, mesh
         self._restarts = len(starts)
         self.block: tuple[Inputs, int] = (self._next_inputs(1), 0)
         if stream is not None:
@@ -169,7 +170,7 @@ class Run:
             self.made = Made(after.state, (*made.losses, losses), made.step + count, place)
             pace.made(count)
             bar(self.made.step, float(np.nanmin(losses.reshape(count, -1).mean(0))))
-            if self._snapshots:
+            if self.keeps_history:
                 self.history.append((self.made.step, self.params()))
             if save is not None:
                 save(self)

@@ -131,7 +131,7 @@ class Signal:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class FitComparison:
     """Fits side by side, the best bound first.
 
     Attributes:
@@ -154,7 +154,9 @@ class Comparison:
     __repr__ = __str__
 
 
-def compare(fits: Mapping[str, Any], n: int = 1_000, key: Array | None = None) -> Comparison:
+def compare_fits(
+    fits: Mapping[str, Any], n: int = 1_000, key: Array | None = None
+) -> FitComparison:
     """Compare fits of the same data by their bounds (in nats), and by how far they can be trusted.
 
     Args:
@@ -174,4 +176,4 @@ def compare(fits: Mapping[str, Any], n: int = 1_000, key: Array | None = None) -
         )
         khat = fit.importance(n, key).khat if fit.objective.model is not None else math.nan
         rows.append((name, *estimate, behind, noise, khat, fit.steps, fit.seconds))
-    return Comparison(tuple(rows))
+    return FitComparison(tuple(rows))

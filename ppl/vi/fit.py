@@ -146,32 +146,8 @@ def fit(
         keys = lambda key: [key] if restarts == 1 else list(jax.random.split(key, restarts))
         starts = _starts(estimator, feed.batch, keys(init_key), params)
         began = time.perf_counter()
-        if feed.stream is not None:
-            chunk = min(chunk or STREAMED, STREAMED)
-        sizes = Sizes.of(steps, chunk)
-        arrays, static = eqx.partition((starts[0], feed.batch), is_array)
-        loop = loop_for(
-            estimator,
-            optimizer,
-            static,
-            sizes,
-            rows=feed.rows,
-            stream=feed.stream is not None,
-            restarts=None if restarts == 1 else restarts,
-            track=rule is not None,
-            mesh=mesh,
-        )
-        run = Run(
-            loop,
-            _inputs(feed, keys(step_key), arrays[0], mesh),
-            starts,
-            feed.batch,
-            steps,
-            stream=feed.stream,
-            mesh=mesh,
-            windows=None if rule is None else Windows(rule),
-            snapshots=snapshots > 0,
-        )
+        run = _new_run(estimator, optimizer, feed, keys(step_key), starts, steps, chunk, rule, mesh)
+        run.keeps_history = snapshots > 0
         checkpoints = None
         if saving is not None:
             kind = _identity(estimator, optimizer, feed, starts, step_key)
@@ -179,24 +155,17 @@ def fit(
             checkpoints.resume(run)
         run.compile()
         compiled = time.perf_counter()
-        try:
-            with progress_bar(steps, progress) as bar:
-                pace = Pace(steps, chunk, block=sizes.block, capacity=sizes.capacity)
-                run.go(pace, bar, callbacks, checkpoints and checkpoints.save)
-        except KeyboardInterrupt:
-            run.interrupted = True
-        finally:
-            if checkpoints is not None:
-                checkpoints.close()
+        _make_steps(run, chunk, callbacks, checkpoints, progress)
+        now = time.perf_counter()
         result = Fit(
-            params=run.params(averaged=not run.failed),
+            params=jax.tree.map(_local, run.params(averaged=not run.failed)),
             losses=run.losses if restarts == 1 else run.losses[:, run.best],
             estimator=estimator,
             objective=estimator.objective,
             data=feed.whole,
             key=result_key,
             interrupted=run.interrupted,
-            seconds=time.perf_counter() - compiled,
+            seconds=now - compiled,
             compile_seconds=compiled - began,
             convergence=None if run.windows is None else run.windows.diagnosis,
             history=tuple(run.history),
@@ -206,6 +175,66 @@ def fit(
         if run.failed:
             raise _failure(result, run) if restarts == 1 else _all_failed(result, restarts)
         return result
+
+
+def _new_run(
+    estimator: Estimator,
+    optimizer: optax.GradientTransformation,
+    feed: _Feed,
+    keys: list[Any],
+    starts: list[dict[str, Any]],
+    steps: int,
+    chunk: int | None,
+    rule: Convergence | None,
+    mesh: jax.sharding.Mesh | None,
+) -> Run:
+    """The run of a fit before its first step."""
+    is_stream = feed.stream is not None
+    if is_stream:
+        chunk = min(chunk or STREAMED, STREAMED)
+    arrays, static = eqx.partition((starts[0], feed.batch), is_array)
+    loop = loop_for(
+        estimator,
+        optimizer,
+        static,
+        Sizes.of(steps, chunk),
+        rows=feed.rows,
+        stream=is_stream,
+        restarts=None if len(starts) == 1 else len(starts),
+        track=rule is not None,
+        mesh=mesh,
+    )
+    inputs = _inputs(feed, keys, arrays[0], mesh)
+    windows = None if rule is None else Windows(rule)
+    return Run(
+        loop, inputs, starts, feed.batch, steps, stream=feed.stream, mesh=mesh, windows=windows
+    )
+
+
+def _make_steps(
+    run: Run,
+    chunk: int | None,
+    callbacks: tuple[Callable, ...],
+    checkpoints: Checkpoints | None,
+    progress: bool,
+) -> None:
+    """Make the steps of a run, until its end or Ctrl-C."""
+    sizes = run.loop.sizes
+    try:
+        with progress_bar(run.steps, progress) as bar:
+            pace = Pace(run.steps, chunk, block=sizes.block, capacity=sizes.capacity)
+            run.go(pace, bar, callbacks, checkpoints and checkpoints.save)
+    except KeyboardInterrupt:
+        run.interrupted = True
+    finally:
+        if checkpoints is not None:
+            checkpoints.close()
+
+
+def _local(x: Any) -> Any:
+    """An array on this process's own device, if it is on a mesh."""
+    spread = isinstance(x, jax.Array) and len(x.sharding.device_set) > 1
+    return jnp.asarray(np.asarray(x)) if spread else x
 
 
 def _chunk(

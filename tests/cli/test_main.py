@@ -63,7 +63,7 @@ def test_fit_and_sample(data, tmp_path):
     slope = np.load(draws)["slope"]
     assert slope.shape == (500,) and abs(slope.mean() - 1.5) < 0.2
     run("sample", model, *saved, "-n", 7, "--predictive", "--out", tmp_path / "new.nc")
-    assert xarray.open_dataset(tmp_path / "new.nc", engine="h5netcdf")["y"].shape == (7, 20)
+    assert xarray.open_dataset(tmp_path / "new.nc")["y"].shape == (7, 20)
     run("sample", model, "--data", data, "--config", config, "-n", 9, "--out", draws)
     assert np.load(draws)["y"].shape == (9, 20)
 

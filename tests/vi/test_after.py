@@ -102,7 +102,7 @@ def test_the_signal_of_gradients(fit):
 
 
 def test_fits_are_compared(fit):
-    table = vi.compare({"off": at(fit, MEAN + 0.5, SD), "right": at(fit, MEAN, SD)}, n=500)
+    table = vi.compare_fits({"off": at(fit, MEAN + 0.5, SD), "right": at(fit, MEAN, SD)}, n=500)
     assert [row[0] for row in table.rows] == ["right", "off"]
     best, other = table.rows
     np.testing.assert_allclose(best[1], -4.5437, atol=1e-3)

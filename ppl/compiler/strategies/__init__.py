@@ -6,6 +6,7 @@ from ppl.compiler.strategies.antithetic import DisArm as DisArm
 from ppl.compiler.strategies.base import Strategy as Strategy
 from ppl.compiler.strategies.base import resolve as resolve
 from ppl.compiler.strategies.base import strategies as strategies
+from ppl.compiler.strategies.dropped import Dropped as Dropped
 from ppl.compiler.strategies.enumerate import Enumerate as Enumerate
 from ppl.compiler.strategies.gumbel_softmax import GumbelSoftmax as GumbelSoftmax
 from ppl.compiler.strategies.gumbel_softmax import StraightThrough as StraightThrough
@@ -17,5 +18,6 @@ from ppl.compiler.strategies.reparam import Reparam as Reparam
 from ppl.compiler.strategies.score import Lax as Lax
 from ppl.compiler.strategies.score import Relax as Relax
 from ppl.compiler.strategies.score import Score as Score
+from ppl.compiler.strategies.spa import Spa as Spa
 from ppl.compiler.strategies.without_replacement import SumAndSample as SumAndSample
 from ppl.compiler.strategies.without_replacement import UnorderedSet as UnorderedSet

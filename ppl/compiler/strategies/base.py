@@ -75,14 +75,16 @@ class View:
     Attributes:
         size: how many worlds there are.
         slots: those that the choice owns.
-        first: the first of those that are the current step's.
+        step: the number of the current step, among those kept apart.
+        pick: makes the key for picking one of the choice's alternates, the same in all steps.
         moving: names of the parameters that train.
         scored: numbers of the worlds in which the charge is the log-probability.
     """
 
     size: int
     slots: Slots
-    first: Any
+    step: Any
+    pick: Callable[[], jax.Array]
     moving: Sequence[str]
     scored: np.ndarray
 
@@ -198,7 +200,7 @@ class Choice:
             if not view.slots.alternates:
                 return worlds, jnp.zeros((view.size, *view.slots.shape))
             found = alternates(key, worlds[0], params(arrays))
-            return place(worlds, found, view.slots, view.first)
+            return place(worlds, found, view.slots, view.step, view.pick)
 
         drawn = self._as_in_the_actual_world(batched(draw_all, self.params)[0])
         drawn = worlds_of(drawn, view.size)

@@ -251,3 +251,28 @@ NEGATIVE_BINOMIAL: Rules = {
     **_with_logits(_negative_binomial),
     "total_count": _negative_binomial_count,
 }
+
+# --------------------------------------------------------------------------------- shifts
+
+
+def _shift_logits(probs):
+    def logits_shift(value: Array, logits: Array, **params: Array) -> Array:
+        p = jax.nn.sigmoid(logits)
+        return probs(value, probs=p, **params) * p * (1 - p)
+
+    return {"probs": probs, "logits": logits_shift}
+
+
+# Minus the derivative of the CDF over the probability; StochasticAD.jl (Arya et al., arXiv
+# 2210.08572) has those of the binomial, geometric and Poisson distributions.
+POISSON_SHIFTS = {
+    "rate": lambda value, rate: jnp.ones_like(rate),
+    "log_rate": lambda value, log_rate: jnp.exp(log_rate),
+}
+GEOMETRIC_SHIFTS = _shift_logits(lambda value, probs: -(value + 1) / probs)
+BINOMIAL_SHIFTS = _shift_logits(
+    lambda value, total_count, probs: (total_count - value) / (1 - probs)
+)
+NEGATIVE_BINOMIAL_SHIFTS = _shift_logits(
+    lambda value, total_count, probs: (total_count + value) / (1 - probs)
+)

@@ -12,7 +12,7 @@ from tensorflow_probability.substrates import jax as tfp
 from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions._counts import bernoulli_terms, largest
 from ppl.lang.distributions._safe import Alternative, as_float, is_count, log_beta, only_if_possible
-from ppl.lang.distributions._weak import BINOMIAL
+from ppl.lang.distributions._weak import BINOMIAL, BINOMIAL_SHIFTS
 from ppl.lang.family import Family
 from ppl.lang.supports import integer_interval
 
@@ -55,6 +55,7 @@ binomial = make_distribution(
         enumerate=_enumerate,
         alternatives=frozenset({"logits", "probs"}),
         weak_derivatives=BINOMIAL,
+        shifts=BINOMIAL_SHIFTS,
         tfp=tfp.distributions.Binomial,
     )
 )

@@ -10,7 +10,7 @@ from tensorflow_probability.substrates import jax as tfp
 from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions._counts import bernoulli_terms, to_int
 from ppl.lang.distributions._safe import Alternative, as_float, is_count, only_if_possible, softplus
-from ppl.lang.distributions._weak import GEOMETRIC
+from ppl.lang.distributions._weak import GEOMETRIC, GEOMETRIC_SHIFTS
 from ppl.lang.family import Family
 from ppl.lang.supports import nonnegative_integer
 
@@ -40,6 +40,7 @@ geometric = make_distribution(
         kind="int",
         alternatives=frozenset({"logits", "probs"}),
         weak_derivatives=GEOMETRIC,
+        shifts=GEOMETRIC_SHIFTS,
         tfp=tfp.distributions.Geometric,
     )
 )

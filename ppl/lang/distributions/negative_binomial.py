@@ -11,7 +11,7 @@ from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions._counts import bernoulli_terms, poisson_draw
 from ppl.lang.distributions._gamma import log_gamma_draw
 from ppl.lang.distributions._safe import Alternative, as_float, is_count, log_beta, only_if_possible
-from ppl.lang.distributions._weak import NEGATIVE_BINOMIAL
+from ppl.lang.distributions._weak import NEGATIVE_BINOMIAL, NEGATIVE_BINOMIAL_SHIFTS
 from ppl.lang.family import Family
 from ppl.lang.supports import nonnegative_integer
 
@@ -50,6 +50,7 @@ negative_binomial = make_distribution(
         kind="int",
         alternatives=frozenset({"logits", "probs"}),
         weak_derivatives=NEGATIVE_BINOMIAL,
+        shifts=NEGATIVE_BINOMIAL_SHIFTS,
         tfp=tfp.distributions.NegativeBinomial,
     )
 )

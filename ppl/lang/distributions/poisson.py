@@ -16,7 +16,7 @@ from ppl.lang.distributions._safe import (
     is_count,
     only_if_possible,
 )
-from ppl.lang.distributions._weak import POISSON
+from ppl.lang.distributions._weak import POISSON, POISSON_SHIFTS
 from ppl.lang.family import Family
 from ppl.lang.supports import nonnegative_integer
 
@@ -48,6 +48,7 @@ poisson = make_distribution(
         kind="int",
         alternatives=frozenset({"rate", "log_rate"}),
         weak_derivatives=POISSON,
+        shifts=POISSON_SHIFTS,
         tfp=tfp.distributions.Poisson,
     )
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,9 +46,8 @@ def _follow_jvp(primals, tangents):
     angle, loc, concentration = primals
 
     def cdf(loc: Array, concentration: Array) -> Array:
-        return von_mises_cdf(angle - loc, concentration) - von_mises_cdf(
-            -math.pi - loc, concentration
-        )
+        upto: Any = von_mises_cdf(angle - loc, concentration)
+        return upto - von_mises_cdf(-math.pi - loc, concentration)
 
     slope = jax.jvp(cdf, (loc, concentration), tangents[1:])[1]
     return angle, tangents[0] - slope * jnp.exp(-_log_density(angle, loc, concentration))

@@ -7,3 +7,4 @@ from ppl.lang.inference.base import Inference as Inference
 from ppl.lang.inference.base import Target as Target
 from ppl.lang.inference.importance import importance as importance
 from ppl.lang.inference.importance import sir as sir
+from ppl.lang.inference.smc import smc as smc

@@ -10,7 +10,7 @@ estimate s, and E[d / gamma(u)] = 1 / Z for u from gamma / Z with the estimate d
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from genjax.core import GFI
 from jaxtyping import Array
@@ -18,46 +18,73 @@ from jaxtyping import Array
 from ppl.lang.observed import Choices, merge_observed, retained, without_observed
 
 
+class Particle(NamedTuple):
+    """A value of a target's free choices.
+
+    Attributes:
+        choices: the free choices.
+        log_gamma: log of the target's density there (or of an unbiased estimate of it).
+        log_weight: log of that over the density with which the choices were proposed.
+        retval: what the program returns.
+    """
+
+    choices: Choices
+    log_gamma: Array
+    log_weight: Array
+    retval: Any
+
+
 @dataclass(frozen=True, eq=False)
 class Target:
-    """An unnormalised density over the choices of a program that are not fixed.
+    """An unnormalised density over the choices of a program that are not kept.
 
     Attributes:
         program: the program.
         args, kwargs: its arguments.
-        fixed: choices with given values; nested dictionaries from address to value.
-        proposal_args: arguments for a program that proposes the free choices.
+        kept: the choices that have given values (nested dictionaries), in a `marginal`; else
+            `None`.
     """
 
     program: GFI
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    fixed: Choices
-    proposal_args: tuple[Any, ...]
+    kept: Choices | None = None
 
     def log_density(self, choices: Choices) -> Array:
-        """log gamma of the free choices, in nats (or an unbiased estimate of gamma, in logs)."""
-        return self.program.assess(self.full(choices), *self.args, **self.kwargs)[0]
+        """log gamma of the free choices, in nats (or the log of an unbiased estimate of gamma)."""
+        return self._assess(choices)[0]
 
-    def full(self, choices: Choices) -> Choices:
-        """The free choices together with the fixed ones."""
-        return merge_observed(choices, self.fixed) if self.fixed else choices
+    def propose(self, proposal: GFI | None) -> Particle:
+        """Draw the free choices from a program, or, if it is `None`, by a forward run."""
+        if proposal is None:
+            tr, log_weight = self.program.generate(self._full(None), *self.args, **self.kwargs)
+            choices = tr.get_choices()
+            if self.kept is not None:
+                choices = without_observed(choices, self.kept)
+            return Particle(choices, -tr.get_score(), log_weight, tr.get_retval())
+        tr = proposal.simulate(*self._proposal_args)
+        log_gamma, retval = self._assess(tr.get_choices())
+        return Particle(tr.get_choices(), log_gamma, log_gamma + tr.get_score(), retval)
 
-    def forward(self, choices: Choices = None) -> tuple[Choices, Array, Array]:
-        """Run the program forward, with the free choices drawn from their own distributions.
+    def weigh(self, proposal: GFI | None, choices: Choices) -> Particle:
+        """Given choices, as if `propose` had drawn them."""
+        if proposal is None:
+            again = self._full(retained(choices))
+            tr, log_weight = self.program.generate(again, *self.args, **self.kwargs)
+            return Particle(choices, -tr.get_score(), log_weight, tr.get_retval())
+        log_gamma, retval = self._assess(choices)
+        log_q = proposal.assess(choices, *self._proposal_args)[0]
+        return Particle(choices, log_gamma, log_gamma - log_q, retval)
 
-        Args:
-            choices: the free choices, if they are to be as given, as if they had been drawn.
+    @property
+    def _proposal_args(self) -> tuple[Any, ...]:
+        return self.args if self.kept is None else (self.kept, *self.args)
 
-        Returns:
-            the free choices, log gamma of them, and the log of gamma over the density with which
-            a forward run draws them.
-        """
-        again = None if choices is None else retained(choices)
-        tr, log_weight = self.program.generate(self.full(again), *self.args, **self.kwargs)
-        if choices is None:
-            choices = without_observed(tr.get_choices(), self.fixed)
-        return choices, -tr.get_score(), log_weight
+    def _assess(self, choices: Choices) -> tuple[Array, Any]:
+        return self.program.assess(self._full(choices), *self.args, **self.kwargs)
+
+    def _full(self, choices: Choices) -> Choices:
+        return merge_observed(choices, self.kept) if self.kept else choices
 
 
 class Inference:

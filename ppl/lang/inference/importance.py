@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array
 
 from ppl.lang.distributions.categorical import categorical
-from ppl.lang.inference.base import Inference, Target
+from ppl.lang.inference.base import Inference, Particle, Target
 from ppl.lang.interop import as_program
 from ppl.lang.logspace import log_mean_exp
 from ppl.lang.observed import Choices
@@ -57,44 +57,34 @@ class Importance(Inference):
     particles: int
 
     def sample(self, target: Target) -> tuple[Choices, Array]:
-        choices, log_gammas, log_weights = self._particles(target, self.particles)
-        if self.particles == 1:
-            index: Any = 0
-        else:
-            # With all weights zero any particle will do: its density is zero.
-            none = jnp.all(jnp.isneginf(log_weights))
+        particles = self._particles(target, self.particles)
+        index: Any = 0
+        if self.particles > 1:
             with scope("resample"):
-                index = categorical.sample(jnp.where(none, 0, log_weights))
-        choices = jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, index, 0, False), choices)
-        log_gamma = lax.dynamic_index_in_dim(log_gammas, index, 0, False)
-        return choices, log_gamma - log_mean_exp(log_weights)
+                index = categorical.sample(possible(particles.log_weight))
+        choices = jax.tree.map(
+            lambda x: lax.dynamic_index_in_dim(x, index, 0, False), particles.choices
+        )
+        log_gamma = lax.dynamic_index_in_dim(particles.log_gamma, index, 0, False)
+        return choices, log_gamma - log_mean_exp(particles.log_weight)
 
     def log_density(self, target: Target, choices: Choices) -> Array:
-        log_gamma, own = self._weigh(target, choices)
-        weights = own[None]
+        own = target.weigh(self.proposal, choices)
+        weights = own.log_weight[None]
         if self.particles > 1:
-            others = self._particles(target, self.particles - 1)[2]
-            weights = jnp.concatenate([weights, others])
-        return log_gamma - log_mean_exp(weights)
+            others = self._particles(target, self.particles - 1)
+            weights = jnp.concatenate([weights, others.log_weight])
+        return own.log_gamma - log_mean_exp(weights)
 
     def log_evidence(self, target: Target) -> Array:
-        return log_mean_exp(self._particles(target, self.particles)[2])  # whichever is picked
+        # Whichever particle were picked.
+        return log_mean_exp(self._particles(target, self.particles).log_weight)
 
-    def _particles(self, target: Target, n: int) -> tuple[Choices, Array, Array]:
-        """Independent draws: the choices, log gamma, and log of gamma over the draw's density."""
+    def _particles(self, target: Target, n: int) -> Particle:
+        """Independent draws, along a leading axis."""
+        return jax.vmap(lambda _: target.propose(self.proposal))(jnp.arange(n))
 
-        def one(_: Array) -> tuple[Choices, Array, Array]:
-            if self.proposal is None:
-                return target.forward()
-            tr = self.proposal.simulate(*target.proposal_args)
-            choices, log_gamma = tr.get_choices(), target.log_density(tr.get_choices())
-            return choices, log_gamma, log_gamma + tr.get_score()
 
-        return jax.vmap(one)(jnp.arange(n))
-
-    def _weigh(self, target: Target, choices: Choices) -> tuple[Array, Array]:
-        """log gamma of given choices, and their log-weight."""
-        if self.proposal is None:
-            return target.forward(choices)[1:]
-        log_gamma = target.log_density(choices)
-        return log_gamma, log_gamma - self.proposal.assess(choices, *target.proposal_args)[0]
+def possible(log_weights: Array) -> Array:
+    """The log-weights, or zeros if all are -inf: any particle will do, its density is zero."""
+    return jnp.where(jnp.all(jnp.isneginf(log_weights), -1, keepdims=True), 0, log_weights)

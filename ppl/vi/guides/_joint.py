@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import genjax
 import jax.numpy as jnp
-from genjax.core import GFI, Tr, sel
+from genjax.core import GFI, Tr
 from jaxtyping import Array, Float
 
 from ppl.errors import AddressError, UnsupportedError
@@ -130,8 +130,12 @@ class JointGuide(Combinators, GFI):
         return after, log_q + tr.get_score(), nest({a: old[a] for a in new})
 
     def regenerate(self, tr: Tr, s: Any, *args: Any, **kwargs: Any) -> tuple[Tr, Array, Any]:
-        if s == sel(()):
+        selected = [_selected(s, address) for address in flat_choices(tr.get_choices())]
+        if all(selected):
             return self.simulate(*args, **kwargs), jnp.zeros(()), tr.get_choices()
+        if not any(selected):
+            new, log_q = self._given(tr.get_choices(), args, kwargs)
+            return new, log_q + tr.get_score(), None
         raise UnsupportedError(
             "a part of a joint guide cannot be drawn anew",
             address=current_address(self.name),

@@ -14,6 +14,7 @@ from ppl.vi.objectives.f_divergence import alpha_divergence as alpha_divergence
 from ppl.vi.objectives.f_divergence import divergences as divergences
 from ppl.vi.objectives.f_divergence import dual as dual
 from ppl.vi.objectives.f_divergence import f_divergence as f_divergence
+from ppl.vi.objectives.filtering import fivo as fivo
 from ppl.vi.objectives.hierarchical import diwhvi as diwhvi
 from ppl.vi.objectives.hierarchical import hvi as hvi
 from ppl.vi.objectives.hierarchical import iwhvi as iwhvi

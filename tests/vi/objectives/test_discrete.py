@@ -77,11 +77,6 @@ CASES = {
         tvo,
         False,
     ),
-        vi.thermodynamic(**COMMON, particles=2, betas=(0.0, 0.3, 1.0)),
-        2,
-        tvo,
-        False,
-    ),
     "wake_phi": (vi.wake_phi(**COMMON, particles=2), 2, snis(lambda w, q: q), True),
     "jeffreys": (vi.jeffreys(**COMMON, particles=2), 2, None, False),
     "total variation": (

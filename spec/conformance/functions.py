@@ -1,0 +1,5 @@
+"""For `extern.ppl`."""
+
+
+def half(x):
+    return x / 2

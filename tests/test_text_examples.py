@@ -1,0 +1,59 @@
+"""The text programs in `examples/text`: each fits, and what is known of its answer comes out.
+
+60 steps only show that the bound rises: the mean of the last steps' losses is below the first ones'
+by more than their spread. `coin` runs on to its exact posterior, beta(9, 5).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from ppl import vi
+from ppl.cli.target import load_target
+from ppl.syntax import check_path, format_text
+
+FILES = sorted((Path(__file__).parents[1] / "examples" / "text").glob("*.ppl"))
+FITTED = [f for f in FILES if "objective " in f.read_text()]
+RISING = [f for f in FITTED if f.stem != "coin"]  # it starts close to the top
+
+
+def fit(path, steps, learning_rate):
+    objective = load_target(str(path))
+    optimizer = optax.adam(learning_rate)
+    return vi.fit(
+        objective, steps=steps, optimizer=optimizer, key=jax.random.key(0), progress=False
+    )
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_files_are_good_and_in_canonical_form(path):
+    assert check_path(path).errors == ()
+    assert format_text(path.read_text()) == path.read_text()
+
+
+def test_there_are_ten():
+    assert len(FITTED) >= 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", RISING, ids=lambda p: p.stem)
+def test_the_bound_rises(path):
+    losses = np.asarray(fit(path, 60, 0.05).losses)
+    first, last = losses[:10], losses[-10:]
+    assert np.all(np.isfinite(losses))
+    assert last.mean() < first.mean() - 2 * last.std() / np.sqrt(10)
+
+
+@pytest.mark.slow
+def test_the_coin_s_posterior_is_found():
+    """At the posterior every draw gives the evidence: log B(9, 5) / B(2, 2)."""
+    path = next(f for f in FITTED if f.stem == "coin")
+    result = fit(path, 1_500, 0.03)
+    np.testing.assert_allclose(np.mean(result.losses[-100:]), 6.978, atol=0.02)
+    a, b = (float(result.params[n]) for n in "ab")
+    np.testing.assert_allclose(a / (a + b), 9 / 14, atol=0.03)
