@@ -172,7 +172,7 @@ def counts_model():
 
 @gen
 def counts_guide():
-    poisson(param("rate", 5.0, support=positive)) @ "n"
+    poisson(param("rate", 2.0, support=positive)) @ "n"
 
 
 def poisson_rate() -> Program:

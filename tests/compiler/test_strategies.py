@@ -24,7 +24,7 @@ THETA = 0.4
 BIAS = 0.1
 
 FLIPS = """score enum mvd local arm disarm arms relax rebar gumbel_softmax straight_through
-unordered_set sum_and_sample""".split()
+unordered_set sum_and_sample spa dropped""".split()
 
 CASES = dict.fromkeys(FLIPS, flip) | {"reparam": normal, "lax": normal, "rejection": gamma}
 """The choice that each strategy is tested on."""

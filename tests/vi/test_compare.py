@@ -7,6 +7,7 @@ import math
 
 import jax.numpy as jnp
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -49,7 +50,7 @@ def test_variance_is_that_of_the_estimator():
     assert json.loads(json.dumps(found.to_dict()))["rows"][1]["name"] == "score"
     axes = found.plot()
     assert axes.get_xlabel() and len(axes.texts) == 2
-    matplotlib.pyplot.close("all")
+    plt.close("all")
 
 
 def test_a_biased_plan_stands_out():
