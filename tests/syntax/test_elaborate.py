@@ -129,7 +129,9 @@ def test_twins_draw_and_weigh_the_same(text, python, args):
     np.testing.assert_allclose(ours.get_score(), theirs.get_score(), rtol=1e-6)
     np.testing.assert_allclose(ours.get_retval(), theirs.get_retval(), rtol=1e-6)
     choices = ours.get_choices()
-    np.testing.assert_allclose(density(text)(choices, *args), density(python)(choices, *args), rtol=1e-6)
+    np.testing.assert_allclose(
+        density(text)(choices, *args), density(python)(choices, *args), rtol=1e-6
+    )
     assert str(trace_type(text, *args)) == str(trace_type(python, *args))
 
 
@@ -143,7 +145,11 @@ def test_twin_objectives_give_the_same_gradient():
     params = text.init(KEY, X)
     assert jax.tree.structure(params) == jax.tree.structure(python.init(KEY, X))
     ours = text.value_and_grad(KEY, params, X)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), ours, python.value_and_grad(KEY, params, X))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5),
+        ours,
+        python.value_and_grad(KEY, params, X),
+    )
 
 
 def test_a_lane_sees_its_entry_and_lanes_stay_apart():

@@ -110,15 +110,21 @@ def test_comparisons_do_not_chain():
     assert expr("(a < b) == (b < c)") == expr("(a < b) == (b < c)")
 
 
-@pytest.mark.parametrize("text", ["(" * 5_000, "const c = " + "-" * 5_000 + "1", "model m() {" * 999])
+@pytest.mark.parametrize(
+    "text", ["(" * 5_000, "const c = " + "-" * 5_000 + "1", "model m() {" * 999]
+)
 def test_deep_nesting_is_refused(text):
     with pytest.raises(TextError, match=f"nested more than {MAX_DEPTH} deep"):
         parse(text)
 
 
 WORDS = [
-    *("model guide objective def const data extern network import from let param observe factor").split(),
-    *("plate scan in with next if else return via where then for not and or true false x y z").split(),
+    *(
+        "model guide objective def const data extern network import from let param observe factor"
+    ).split(),
+    *(
+        "plate scan in with next if else return via where then for not and or true false x y z"
+    ).split(),
     *("( ) [ ] { } , : ~ = == + - * / @ ^ < > . -> 1 2.5 1e3 normal real positive").split(),
     *('"s" # \n $ \x00 é'.split(" ")),
 ]

@@ -95,9 +95,10 @@ def with_dead_code(file: ast.File) -> ast.File:
 def test_dead_code_does_not_matter(file):
     """A choice that no cost depends on changes no draw; density(p) - 0 counts it, so not there."""
     objective = file.declarations[-1]
-    if "density" in show(ast.File((objective,))) or "log_q" in show(ast.File((objective,))).split(
-        "return"
-    )[-1]:
+    if (
+        "density" in show(ast.File((objective,)))
+        or "log_q" in show(ast.File((objective,))).split("return")[-1]
+    ):
         return
     plain, _ = estimates(file, 16, 0)
     dead, _ = estimates(with_dead_code(file), 16, 0)
