@@ -242,8 +242,8 @@ def _count(law: Any) -> list[int]:
     return list(range(int(law.isf(TAIL)) + 1))
 
 
-def _poisson_rate(p: Mapping[str, Any]) -> float:
-    return float(np.real(p["rate"] if "rate" in p else np.exp(p["log_rate"])))
+def _rate(p: Mapping[str, Any]) -> Any:
+    return p["rate"] if "rate" in p else np.exp(p["log_rate"])
 
 
 def _prob(p: Mapping[str, Any]) -> Any:
@@ -255,7 +255,7 @@ SUPPORTS: dict[str, Callable[[Mapping[str, Any]], list[Any]]] = {
     "bernoulli": lambda p: [0, 1],
     "categorical": lambda p: list(range(np.shape(next(iter(p.values())))[-1])),
     "binomial": lambda p: list(range(int(np.real(p["total_count"])) + 1)),
-    "poisson": lambda p: _count(stats.poisson(_poisson_rate(p))),
+    "poisson": lambda p: _count(stats.poisson(np.real(_rate(p)))),
     "geometric": lambda p: _count(stats.geom(np.real(_prob(p)))),
     "negative_binomial": lambda p: _count(
         stats.nbinom(np.real(p["total_count"]), 1 - np.real(_prob(p)))
@@ -284,7 +284,7 @@ def _bernoulli(x: Any, p: Any) -> Any:
     return np.where(np.asarray(x, bool), _log(p), _log(1 - p))
 
 
-def _weights(logits: Any = None, probs: Any = None) -> Any:
+def _weights(logits: Any = 0.0, probs: Any = None) -> Any:
     if probs is not None:
         return _log(probs / np.sum(probs, -1, keepdims=True))
     return logits - _log(np.sum(np.exp(logits), -1, keepdims=True))
@@ -387,10 +387,8 @@ LOG_DENSITY: dict[str, Callable[..., Any]] = {
     "categorical": _categorical,
     "one_hot_categorical": lambda x, **p: np.sum(x * _weights(**p), -1),
     "binomial": _binomial,
-    "poisson": lambda x, rate=None, log_rate=None: (
-        special.xlogy(x, np.exp(log_rate) if rate is None else rate)
-        - (np.exp(log_rate) if rate is None else rate)
-        - special.loggamma(np.asarray(x) + 1.0)
+    "poisson": lambda x, **p: (
+        special.xlogy(x, _rate(p)) - _rate(p) - special.loggamma(np.asarray(x) + 1.0)
     ),
     "geometric": lambda x, **p: x * _log(1 - _prob(p)) + _log(_prob(p)),
     "negative_binomial": lambda x, total_count, **p: (
@@ -458,7 +456,11 @@ class Interpreter:
     """Runs the declarations of a file, at given parameters."""
 
     def __init__(self, file: ast.File, params: Mapping[str, Any]):
-        self.declared = {d.name: d for d in file.declarations if not isinstance(d, ast.Import)}
+        self.declared: dict[str, Any] = {
+            d.name: d  # type: ignore[attr-defined]
+            for d in file.declarations
+            if not isinstance(d, ast.Import)
+        }
         self.params = params
         self.consts: dict[str, Any] = {}
         for d in file.declarations:
@@ -582,7 +584,7 @@ class Interpreter:
 
     def _scan(self, s: ast.Scan, env: Env) -> None:
         """The block step after step; `next` sets the state of the step to come [M-SCAN]."""
-        state = {a.name: self.eval(a.value, env) for a in s.state}
+        state = {str(a.name): self.eval(a.value, env) for a in s.state}
         for i in range(int(self.eval(s.size, env))):
             state = self._inside(s.variable, i, s.body, env, state)
         self._collect(s, env)
@@ -689,7 +691,7 @@ class Interpreter:
         if isinstance(e.base, ast.Name) and e.base.name in env.entries:
             entries = env.entries[e.base.name]
             for count in range(len(indices), 0, -1):
-                key = tuple(i if isinstance(i, slice) else int(i) for i in indices[:count])
+                key: Any = tuple(i if isinstance(i, slice) else int(i) for i in indices[:count])
                 if not any(isinstance(k, slice) for k in key) and key in entries:
                     rest = tuple(indices[count:])
                     return np.asarray(entries[key])[rest] if rest else entries[key]

@@ -74,5 +74,3 @@ def format_texts(paths: Iterable[Path], only_check: bool) -> None:
         typer.echo(f"{path}: {'would change' if only_check else 'formatted'}")
     if changed and only_check:
         raise typer.Exit(1)
-
-

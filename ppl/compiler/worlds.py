@@ -302,7 +302,8 @@ def place(
         values = jnp.take_along_axis(values, at.reshape(*at.shape, *event), 0)
         taken = jnp.any(picked > 0, 0, keepdims=True)
     event = (1,) * (worlds.ndim - taken.ndim)
-    values = jnp.where(taken.reshape(*taken.shape, *event), values, worlds[0])
+    # With pruning, the steps after the one that was picked follow from it.
+    values = jnp.where(taken.reshape(*taken.shape, *event), values, worlds[slots.start])
     table = jnp.zeros((len(worlds), *slots.shape), charges.dtype).at[0].set(actual)
     put = lambda whole, part: lax.dynamic_update_slice_in_dim(
         whole, part.astype(whole.dtype), first, 0

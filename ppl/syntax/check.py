@@ -334,18 +334,22 @@ def _misfit_num(
         return f"{says}: its values may lie outside"
     if len(found.shape) != len(wanted.shape):
         return says
-    for f, w in zip(found.shape, wanted.shape, strict=True):
+    return _misfit_sizes(found, wanted, sizes, free)
+
+
+def _misfit_sizes(
+    found: Num, wanted: Num, sizes: dict[str, Size], free: frozenset[str]
+) -> str | None:
+    pairs = list(zip(found.shape, wanted.shape, strict=True))
+    if wanted.size is not None:
+        if found.size is None:
+            return f"expected a size, found {found}, which is computed during the run"
+        pairs.append((found.size, wanted.size))
+    for f, w in pairs:
         if w.symbol in free and w.symbol not in sizes:
             sizes[str(w.symbol)] = f
         elif w.put(sizes) != f and not any(s.startswith("?") for s in f.symbols() | w.symbols()):
             return f"expected the size {w.put(sizes)}, found {f}"
-    if wanted.size is not None:
-        if found.size is None:
-            return f"expected a size, found {found}, which is computed during the run"
-        if wanted.size.symbol in free and wanted.size.symbol not in sizes:
-            sizes[str(wanted.size.symbol)] = found.size
-        elif wanted.size.put(sizes) != found.size:
-            return f"expected the size {wanted.size.put(sizes)}, found {found.size}"
     return None
 
 

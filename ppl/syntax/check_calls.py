@@ -178,7 +178,7 @@ class Calls:
         for i, a in enumerate(e.arguments):
             name = a.name if a.name is not None else names[i] if i < len(names) else None
             found = self.number(a.value, scope)
-            if name not in family.parameters or name in given:
+            if name is None or name not in family.parameters or name in given:
                 self.error(
                     a,
                     f"{e.function} takes {', '.join(names)}",

@@ -300,8 +300,8 @@ class Expressions:
     def _matmul(self, e: ast.Binary, left: Num, right: Num) -> Type:
         if not left.shape or not right.shape or len(right.shape) > 2:
             return self.error(e, "@ needs vectors or matrices", f"found {left} and {right}")
-        inner = right.shape[-2] if len(right.shape) == 2 else right.shape[-1]
-        if left.shape[-1] != inner:
+        inner = right.shape[0]
+        if left.shape[len(left.shape) - 1] != inner:
             return self.error(e, "the shapes do not fit together", f"{left} @ {right}")
         shape = (*left.shape[:-1], *right.shape[1:])
         within = left.within * right.within
@@ -331,7 +331,7 @@ class Expressions:
                 e,
                 f"{e.op!r} of expectations would bias the estimate",
                 because=wrong,
-                fix="take the function inside, E(...), or estimate each factor anew: E(f()) * E(f())",
+                fix="take the function inside E, or estimate each factor anew: E(f()) * E(f())",
             )
         return Expect(frozenset().union(*draws))
 

@@ -365,5 +365,3 @@ def _same_shape(a: Type, b: Type) -> bool:
             _same_shape(t, b.fields[n]) for n, t in a.fields.items()
         )
     return isinstance(a, Num) and isinstance(b, Num) and a.shape == b.shape
-
-

@@ -63,8 +63,8 @@ def _real_line() -> Family:
     return Family(_location_scale, reparam=True)
 
 
-def _on(within: Interval, reparam: bool = True, **parameters: Parameter) -> Family:
-    return Family(parameters, Num("real", within), reparam=reparam)
+def _on(within: Interval, **parameters: Parameter) -> Family:
+    return Family(parameters, Num("real", within), reparam=True)
 
 
 def _counts(either: frozenset[str] = frozenset(), **parameters: Parameter) -> Family:
@@ -123,9 +123,7 @@ FAMILIES: dict[str, Family] = {
     "chi2": _on(POSITIVE, df=_positive),
     "exponential": _on(NONNEGATIVE, rate=_positive),
     "weibull": _on(NONNEGATIVE, concentration=_positive, scale=_positive),
-    "von_mises": _on(
-        Interval(-math.pi, math.pi), reparam=False, loc=_real, concentration=_positive
-    ),
+    "von_mises": _on(Interval(-math.pi, math.pi), loc=_real, concentration=_positive),
     "dirichlet": Family(
         {"concentration": Parameter(rank=1, within=POSITIVE)},
         Num("real", UNIT, event="simplex"),
@@ -185,7 +183,7 @@ STRATEGIES: dict[str, str | None] = {
         (
             *("score", "mvd", "local", "rejection", "rebar", "relax", "lax"),
             *("arm", "arms", "disarm", "unordered_set", "sum_and_sample"),
-            *("gumbel_softmax", "straight_through"),
+            *("gumbel_softmax", "straight_through", "spa", "dropped"),
         )
     ),
 }

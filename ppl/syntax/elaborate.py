@@ -420,7 +420,8 @@ def _plate(s: ast.Plate, env: Env) -> None:
 
     program = lang.plate(_body(s, env, seen, lane), size=size, in_axes=(0, 0, None))
     app = program(jnp.arange(size), seen.mapped, seen.shared())
-    _take(app @ lang.inline(*choice_names(s.body)), env)
+    made: Any = app @ lang.inline(*choice_names(s.body))
+    _take(made, env)
 
 
 def _made(inner: Env) -> dict[str, Any]:
@@ -450,7 +451,8 @@ def _scan(s: ast.Scan, env: Env) -> None:
     program = lang.scan(_body(s, env, seen, step), length=size)
     xs = (jnp.arange(size), seen.mapped)
     app = program(state, xs, shared=seen.shared())
-    last, made = app @ lang.inline(*choice_names(s.body))
+    results: Any = app @ lang.inline(*choice_names(s.body))
+    last, made = results
     _take(made, env)
     env.names.update(last)
 
@@ -487,7 +489,8 @@ def _if(s: ast.If, env: Env) -> None:
     choices = dict.fromkeys(a for b in blocks for a in choice_names(b))
     program = lang.cond(*map(branch, blocks))
     app = program(value(s.condition, env), seen.shared())
-    names, entries = app @ lang.inline(*choices)
+    results: Any = app @ lang.inline(*choices)
+    names, entries = results
     env.names.update(names)
     env.entries.update({_unkey(k): x for k, x in entries.items()})
 

@@ -36,9 +36,9 @@ class Checked:
 
     def everything(self) -> dict[str, Checked]:
         """This file and all that it imports, by path."""
-        found = {self.source.path: self}
+        found: dict[str, Checked] = {self.source.path: self}
         for other in self.imported.values():
-            found |= other.everything()
+            found.update(other.everything())
         return found
 
     def raise_errors(self) -> Checked:

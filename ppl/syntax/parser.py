@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import gc
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -115,21 +116,22 @@ def tables() -> _Tables:
     number = {state: i for i, state in enumerate(names)}
     for state in names:
         shifts, gotos = {}, {}
-        for symbol, (action, arg) in table.states[state].items():
+        for token, (action, arg) in table.states[state].items():
+            symbol = sys.intern(str(token))  # Lark's own strings compare slowly
             if action is Shift:
                 (shifts if symbol.isupper() or symbol == END else gotos)[symbol] = number[arg]
             else:
                 if arg not in rules:
                     size = len(arg.expansion)
-                    made = build.builder(arg.alias or arg.origin.name, size)
-                    rules[arg] = _Rule(arg.origin.name, size, made)
+                    made = build.builder(str(arg.alias or arg.origin.name), size)
+                    rules[arg] = _Rule(sys.intern(str(arg.origin.name)), size, made)
                 shifts[symbol] = rules[arg]
         actions.append(shifts)
         goto.append(gotos)
     patterns, words = [], {}
     for terminal in grammar.terminals:
         if isinstance(terminal.pattern, PatternStr):
-            words[terminal.pattern.value] = terminal.name
+            words[terminal.pattern.value] = sys.intern(str(terminal.name))
         elif terminal.name in ("KIND", "BOOLEAN", "OPERATOR"):
             for word in terminal.pattern.value.strip("(?:)").split("|"):
                 words[word.replace("\\", "")] = terminal.name
@@ -172,7 +174,7 @@ def _lex(text: str) -> Tokens:
             tokens.comments.append(start)
             continue
         found = match.group()
-        types(word_type(found, kind))
+        types(word_type(found, str(kind)))
         texts(found)
         starts(start)
     if at != len(text):
@@ -248,7 +250,7 @@ class _Run:
         states, values, begins = self.states, self.values, self.begins
         context = _Context(texts, starts, self.broken.errors)
         while True:
-            action = actions[states[-1]].get(types[at])
+            action: Any = actions[states[-1]].get(types[at])
             if type(action) is int:
                 states.append(action)
                 values.append(at)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from ppl.syntax import ast
 from ppl.syntax.build import PRECEDENCE
@@ -48,8 +49,8 @@ def show_type(type_: ast.Type) -> str:
 
 
 class _Printer:
-    def __init__(self, trivia: dict[int, ast.Trivia] | object):
-        self.trivia: dict[int, ast.Trivia] = trivia  # type: ignore[assignment]
+    def __init__(self, trivia: Mapping[int, ast.Trivia]):
+        self.trivia = trivia
         self.lines: list[str] = []
 
     def file(self, file: ast.File) -> str:
@@ -144,6 +145,14 @@ class _Printer:
                 self._emit(indent, head, s.program, _where(s.mask), comment)
             case ast.Factor():
                 self._emit(indent, "factor ", s.log_weight, "", comment)
+            case ast.Return():
+                self._emit(indent, "return ", s.value, "", comment)
+            case _:
+                self._compound(indent, s, comment)
+
+    def _compound(self, indent: str, s: ast.Statement, comment: str) -> None:
+        """A statement with blocks."""
+        match s:
             case ast.Plate():
                 self._block(indent, f"plate {s.variable} in ", s.size, s.body, comment)
             case ast.Scan():
@@ -163,8 +172,6 @@ class _Printer:
                 before = len(self.lines)
                 self._block(indent, "", None, s.otherwise, "")
                 self.lines[before] = head + self.lines[before].strip()
-            case ast.Return():
-                self._emit(indent, "return ", s.value, "", comment)
 
 
 def _is_long(d: ast.Declaration | None) -> bool:
@@ -222,31 +229,9 @@ def _expr(e: ast.Expr, loosest: int = 0) -> str:
 
 
 def _bare(e: ast.Expr) -> str:
-    match e:
-        case ast.Number(value=value):
-            return repr(value)
-        case ast.Boolean(value=value):
-            return "true" if value else "false"
-        case ast.Name(name=name):
-            return name
-        case ast.Unary(op=op, operand=operand):
-            space = " " if op == "not" else ""
-            return op + space + _expr(operand, _level(e))
-        case ast.Binary():
-            return _binary(e)
-        case ast.Conditional():
-            parts = _expr(e.condition), _expr(e.then), _expr(e.otherwise)
-            return "if {} then {} else {}".format(*parts)
-        case ast.Index(base=base, indices=indices):
-            return f"{_expr(base, 10)}[{_list(indices)}]"
-        case ast.Field(base=base, name=name):
-            return f"{_expr(base, 10)}.{name}"
-        case ast.WholeAxis():
-            return ":"
-        case ast.Comprehension():
-            return f"[{_expr(e.value)} for {e.variable} in {_expr(e.size)}]"
-        case ast.Ascribe(value=value, type=type_):
-            return f"({_expr(value)} : {show_type(type_)})"
+    show = _SHOW.get(type(e))
+    if show is not None:
+        return show(e)
     head, items, close = _parts(e)
     return head + ", ".join(items) + close
 
@@ -259,6 +244,29 @@ def _binary(e: ast.Binary) -> str:
         left_level = 5
     left, right = _expr(e.left, left_level), _expr(e.right, right_level)
     return f"{left}^{right}" if e.op == "^" else f"{left} {e.op} {right}"
+
+
+def _unary(e: ast.Unary) -> str:
+    return e.op + (" " if e.op == "not" else "") + _expr(e.operand, _level(e))
+
+
+def _conditional(e: ast.Conditional) -> str:
+    return f"if {_expr(e.condition)} then {_expr(e.then)} else {_expr(e.otherwise)}"
+
+
+_SHOW: dict[type, Callable[[Any], str]] = {
+    ast.Number: lambda e: repr(e.value),
+    ast.Boolean: lambda e: "true" if e.value else "false",
+    ast.Name: lambda e: e.name,
+    ast.Unary: _unary,
+    ast.Binary: _binary,
+    ast.Conditional: _conditional,
+    ast.Index: lambda e: f"{_expr(e.base, 10)}[{_list(e.indices)}]",
+    ast.Field: lambda e: f"{_expr(e.base, 10)}.{e.name}",
+    ast.WholeAxis: lambda e: ":",
+    ast.Comprehension: lambda e: f"[{_expr(e.value)} for {e.variable} in {_expr(e.size)}]",
+    ast.Ascribe: lambda e: f"({_expr(e.value)} : {show_type(e.type)})",
+}
 
 
 def _parts(e: ast.Expr) -> tuple[str, list[str], str]:

@@ -212,7 +212,9 @@ class TextObjective:
                 call = named.get(call.name, call)
             used = {n.name for n in ast.walk((call,)) if isinstance(n, ast.Name)}
             known = env.names.keys() | self.module.consts.keys() | self.module.homes.keys()
-            methods = {f.name for n in ast.walk((call,)) if isinstance(n, ast.Record) for f in n.fields}
+            methods = {
+                f.name for n in ast.walk((call,)) if isinstance(n, ast.Record) for f in n.fields
+            }
             if used <= known | methods:
                 app = elaborate.value(call, env)
                 if isinstance(app, elaborate.App):
@@ -224,7 +226,10 @@ def _module(checked: Checked) -> elaborate.Module:
     imported = {c.source.path: _module(c) for c in checked.imported.values()}
     homes = {n: imported[c.source.path] for n, c in checked.imported.items()}
     return elaborate.Module(
-        checked.file, checked.source, homes, lambda source: python_function(source, checked.directory)
+        checked.file,
+        checked.source,
+        homes,
+        lambda source: python_function(source, checked.directory),
     )
 
 

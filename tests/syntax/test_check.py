@@ -32,7 +32,8 @@ GOOD = [
     "a ~ dirichlet(ones(3)) b2 ~ categorical(probs = a)",
     "a ~ half_normal(1) c ~ normal(0, a + 0.01)",
     "plate i in n { a[i] ~ normal(x[i], s) } let t = sum(a) + a[0]",
-    "plate i in n { plate j in 2 { a[i, j] ~ normal(x[i], s) } let t[i] = sum(a[i]) } let u = sum(t)",
+    "plate i in n { plate j in 2 { a[i, j] ~ normal(x[i], s) } let t[i] = sum(a[i]) } "
+    "let u = sum(t)",
     "scan t in n with z = 0.0 { a[t] ~ normal(z, s) next z = a[t] } let u = z + a[0]",
     "scan t in n with z = s { next z = z * 2 } a ~ normal(0, z)",
     "if b { a ~ normal(0, 1) let t = a } else { let t = 0.5 } c ~ normal(t, 1)",

@@ -133,7 +133,10 @@ objective cost() {{
 def test_scan_equals_unrolled_and_plate_equals_loop():
     """Written out statement by statement, the same value and gradient (all enumerated: exact)."""
     scan = LOOP.format(
-        body="""scan i in 3 with k = false { x[i] ~ flip(if k then 0.9 else t) via enum next k = x[i] }
+        body="""scan i in 3 with k = false {
+          x[i] ~ flip(if k then 0.9 else t) via enum
+          next k = x[i]
+        }
         plate i in 3 { y[i] ~ flip(t / 2) via enum }""",
         cost="sum(real(z.x)) + sum(real(z.x) * real(z.y)) * 2",
     )
