@@ -300,8 +300,8 @@ class Expressions:
     def _matmul(self, e: ast.Binary, left: Num, right: Num) -> Type:
         if not left.shape or not right.shape or len(right.shape) > 2:
             return self.error(e, "@ needs vectors or matrices", f"found {left} and {right}")
-        inner = right.shape[0]
-        if left.shape[len(left.shape) - 1] != inner:
+        *_, last = left.shape
+        if last != next(iter(right.shape)):
             return self.error(e, "the shapes do not fit together", f"{left} @ {right}")
         shape = (*left.shape[:-1], *right.shape[1:])
         within = left.within * right.within
