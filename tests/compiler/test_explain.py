@@ -201,7 +201,7 @@ def test_it_is_data():
     as_dict = explanation.to_dict()
     assert as_dict == json.loads(json.dumps(as_dict))
     assert set(as_dict) == {
-        "objective", "samples", "worlds", "choices", "costs", "warnings", "variance",
+        "objective", "samples", "worlds", "choices", "costs", "warnings", "variance", "rewrites",
     }  # fmt: skip
     assert set(as_dict["choices"][0]) == {
         "address", "distribution", "lanes", "strategy", "why", "where", "values", "worlds",
