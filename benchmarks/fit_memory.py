@@ -12,6 +12,7 @@ import os
 import resource
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import grain
 import jax.numpy as jnp
@@ -94,7 +95,7 @@ def run(megabytes: float, bound: float, steps: int = 300, batch: int = 256) -> d
         source = grain.MapDataset.source(Rows(path))
         estimator = vi.compile(program(rows, batch))
         optimizer = optax.adam(optax.cosine_decay_schedule(0.05, steps))
-        options = dict(batch_size=batch, optimizer=optimizer, steps=steps, progress=False)
+        options: Any = dict(batch_size=batch, optimizer=optimizer, steps=steps, progress=False)
         vi.fit(estimator, source, **options)  # compiles, and starts all threads
         limit(bound)
         try:

@@ -218,7 +218,9 @@ def compare(name: str, *, steps: int, samples: int, chains: int = 4) -> dict[str
             program, steps=steps, num_samples=16, optimizer=optax.adam(schedule)
         )
     began = time.perf_counter()
-    exact = fits["full_rank"].refine_mcmc(num_warmup=1_000, num_samples=samples, chains=chains)
+    exact = fits["full_rank"].refine_mcmc(
+        num_warmup=min(1_000, samples), num_samples=samples, chains=chains
+    )
     seconds = time.perf_counter() - began
     truth = flat(exact.merged)
     mean, sd = truth.mean(0), truth.std(0)

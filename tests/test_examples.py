@@ -8,7 +8,7 @@ import pytest
 from scipy.special import logsumexp
 from scipy.stats import halfnorm, norm
 
-from examples import eight_schools, robust_regression, vae_digits
+from examples import classic_posteriors, eight_schools, robust_regression, vae_digits
 
 # ------------------------------------------------------------------------- robust regression
 
@@ -128,3 +128,16 @@ def test_custom_strategy_is_unbiased():
             stderr = np.hypot(path[1], other[1]) / np.sqrt(2_000)
             assert abs(path[0] - other[0]) < 5.5 * stderr
         assert min(path[1], score[1]) < blend[1] < max(path[1], score[1])
+
+
+@pytest.mark.slow
+def test_classic_posteriors():
+    """One of the six, with short chains, whose means are known to about 0.1 sd; and the data of
+    the others."""
+    result = classic_posteriors.compare("Poisson regression", steps=1_500, samples=300, chains=2)
+    assert result["full_rank"].error < 0.3 and result["full_rank"].khat < 0.7
+    assert result["mean_field"].ratios[0] < 0.8  # its intervals are too short, as they must be
+    for make in classic_posteriors.POSTERIORS.values():
+        posterior = make()
+        (data,) = posterior.observed.values()
+        assert len(data) >= 8 and np.isfinite(np.asarray(data, float)).all()

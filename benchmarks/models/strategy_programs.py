@@ -37,13 +37,11 @@ class Program:
 
     Attributes:
         varied: last parts of addresses; each strategy is given to all of them that can have it.
-        max_draws: of the tests of the means.
     """
 
     name: str
     objective: Any
     varied: tuple[str, ...]
-    max_draws: int = 3_000_000
 
     def plans(self) -> dict[str, dict[str, Any]]:
         """The planner's plan, and one for each strategy."""
@@ -105,7 +103,7 @@ def autoencoder() -> Program:
 
     images = np.asarray(load_digits().images[:BATCH] > 7.5, np.float32).reshape(BATCH, PIXELS)
     program = vi.elbo(vae_model, vae_guide, observed={"x": images}, args=(images,))
-    return Program("digits, 32 binary latents", program, ("z",), max_draws=150_000)
+    return Program("digits, 32 binary latents", program, ("z",))
 
 
 # ------------------------------------------------------------------- (c) a categorical mixture
@@ -174,7 +172,7 @@ def counts_model():
 
 @gen
 def counts_guide():
-    poisson(param("rate", 5.0, support=positive)) @ "n"
+    poisson(param("rate", 2.0, support=positive)) @ "n"
 
 
 def poisson_rate() -> Program:

@@ -82,6 +82,7 @@ class Explanation:
         choices, costs: in program order.
         warnings: what biases the gradient or wastes it.
         variance: measured, if that was asked for.
+        rewrites: what rewrites did to log-densities, each with its choice and source line.
     """
 
     objective: str
@@ -91,6 +92,7 @@ class Explanation:
     costs: tuple[CostRow, ...]
     warnings: tuple[str, ...]
     variance: GradientVariance | None = None
+    rewrites: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as dictionaries, lists, strings and numbers."""
@@ -120,6 +122,9 @@ class Explanation:
             yield "  none depends on a score or enumerated choice"
         if self.variance is not None:
             yield from _variance_lines(self.variance)
+        if self.rewrites:
+            yield "rewrites"
+            yield from (f"  {r}" for r in self.rewrites)
         if self.warnings:
             yield "warnings"
             yield from (f"  {w}" for w in self.warnings)
@@ -182,6 +187,7 @@ def explain(
         tuple(_cost(plan, var) for var in plan.region.costs),
         tuple(_warnings(plan, samples)),
         variance,
+        tuple(map(str, plan.rewritten)),
     )
 
 
@@ -221,7 +227,7 @@ def _cost(plan: Plan, var: Var) -> CostRow:
         plan.where(var),
         tuple(var.aval.shape),
         tuple(_along(s, a) for s, a in charged),
-        tuple(_baseline(plan, var, s) for s, _ in charged),
+        tuple(_baseline(plan, s) for s, _ in charged),
         tuple(_along(s, a) for s, a in sources if s in in_worlds),
         tuple(map(repr, summed)),
         states,
@@ -229,10 +235,9 @@ def _cost(plan: Plan, var: Var) -> CostRow:
     )
 
 
-def _baseline(plan: Plan, var: Var, source: Source) -> str:
+def _baseline(plan: Plan, source: Source) -> str:
     """The name of what is subtracted: a mean of costs, or what a network learned."""
-    named = plan.strategies[site_of(source)].baseline
-    return named if isinstance(named, str) else plan.baseline(var, source).name
+    return baseline(plan.strategies[site_of(source)].baseline).name
 
 
 def _along(source: Source, alignment: Alignment) -> str:

@@ -75,7 +75,8 @@ class CannotEnumerate(StrategyError):
             address=address,
             where=site.where,
             because=because,
-            fix=f"strategies={{'{address}': 'score'}}",
+            fix=f"strategies={{'{address}': 'local'}}, which goes through the values of each lane "
+            f"and step by itself, given the others; or {{'{address}': 'score'}}",
         )
 
 

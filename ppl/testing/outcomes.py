@@ -168,9 +168,8 @@ def exact_estimate(
         size += weight @ np.abs(gradient)
         outcomes += len(weight)
     variance = np.maximum(square - np.square(grad), 0)
-    return ExactMean(
-        float(value), *(_like(dynamic, x) for x in (grad, variance, size)), int(outcomes)
-    )
+    mean, spread, magnitude = (_like(dynamic, x) for x in (grad, variance, size))
+    return ExactMean(float(value), mean, spread, magnitude, int(outcomes))
 
 
 def _is_random(eqn: Eqn) -> bool:

@@ -2,6 +2,10 @@
 
 JAX's compiler does the rest: it splits the computation along the data and adds what the devices
 have to tell each other. The random numbers do not depend on how arrays are spread.
+
+On several hosts, each runs the same script with the same data and seed: first
+`jax.distributed.initialize()`, then a fit with a mesh of all devices,
+`jax.make_mesh((jax.device_count(),), ("data",))`. Each ends with the same fit.
 """
 
 from __future__ import annotations

@@ -32,6 +32,9 @@ MAX_PLANS = 40
 
 _WARM_UP = 300
 
+_SHOWS = 5.0 + 2.33
+"""Standard errors of a bias that |z| > 5 shows with a probability of 99 %."""
+
 
 @dataclass(frozen=True)
 class PlanRow:
@@ -44,7 +47,7 @@ class PlanRow:
         seconds: for one gradient, in a compiled loop.
         compile_seconds: to trace and compile that loop.
         z: largest deviation of an entry's mean from the reference plan's, in standard errors.
-        catches: the smallest relative bias, of the largest entry, that |z| > 5 would show.
+        catches: the relative bias, of the largest entry, that |z| > 5 would show (at 99 %).
         biased: why the plan says that it is, or may be, biased; empty if it does not.
         refused: why there is no such plan; all numbers are then NaN.
     """
@@ -92,7 +95,7 @@ class Comparison:
     @property
     def best(self) -> PlanRow:
         """The cheapest unbiased plan by variance times time."""
-        return min(self._unbiased(), key=lambda r: r.cost)
+        return min(self._unbiased(), key=lambda r: (r.cost, r.seconds))
 
     def _unbiased(self) -> list[PlanRow]:
         return [r for r in self.rows if r.refused is None and not r.biased]
@@ -172,6 +175,8 @@ def compare_plans(
     reference: str | None = None,
     draws: int = 4_000,
     rounds: int = 8,
+    bias: float | None = None,
+    seconds: float = 20.0,
 ) -> Comparison:
     """Measure the gradient's variance, time and bias under several plans.
 
@@ -189,8 +194,10 @@ def compare_plans(
         key: random key; `jax.random.key(0)` if `None`.
         num_samples: samples averaged in one gradient; as `vi.compile` chooses if `None`.
         reference: the plan whose mean the others are compared with; the first if `None`.
-        draws: gradients of each plan.
+        draws: gradients of each plan, at least.
         rounds: turns in which they are timed; the fastest counts.
+        bias: draw more until a bias of this part of the largest gradient entry would show, or
+            until `seconds` have passed for a plan.
 
     Returns:
         a `Comparison`: prints as a table; `rows` holds its data, `plot()` draws it.
@@ -222,6 +229,9 @@ def compare_plans(
         raise ValueError(
             f"compare_plans: the reference plan {reference!r} is refused: {base.refused}"
         )
+    if bias is not None:
+        for m in [base, *(m for m in running if m is not base)]:
+            m.sharpen(base, bias, seconds)
     rows = [m if isinstance(m, PlanRow) else m.row(base) for m in measured.values()]
     return Comparison(objective.name, tuple(rows), reference, base.seen.count)
 
@@ -248,13 +258,12 @@ def all_plans(objective: Objective, data: tuple[Any, ...]) -> dict[str, dict[str
         here = {a: name for a, names in able.items() if name in names}
         if here:
             plans[f"all {name}"] = here
-    plans = distinct_plans(objective, data, plans)
     if len(plans) > MAX_PLANS:
         raise ValueError(
             f"compare_plans: {len(able)} choices make {len(plans)} plans, more than {MAX_PLANS}; "
             "pass plans={name: strategies}"
         )
-    return plans
+    return distinct_plans(objective, data, plans)
 
 
 def distinct_plans(
@@ -320,12 +329,25 @@ class _Measured:
     def seen(self) -> Moments:
         return self.sampler.seen
 
+    def against(self, base: _Measured) -> tuple[float, float]:
+        """(largest |z| against another plan, the relative bias that would show)."""
+        seen, theirs = self.seen, base.seen
+        scale = float(np.max(np.abs(theirs.mean), initial=0)) or 1.0
+        rounding = 1e-4 * scale
+        error = np.hypot(seen.standard_error, theirs.standard_error) + rounding
+        z = np.max(np.abs(seen.mean - theirs.mean) / error, initial=0)
+        return float(z), float(_SHOWS * np.max(error, initial=0) / scale)
+
+    def sharpen(self, base: _Measured, bias: float, seconds: float) -> None:
+        # The reference goes first, and takes half of the error that is allowed.
+        share = 0.5 if base is self else 1.0
+        start = time.perf_counter()
+        while self.against(base)[1] > share * bias and time.perf_counter() - start < seconds:
+            self.run()
+
     def row(self, base: _Measured) -> PlanRow:
         plan, seen = self.estimator.plan(*self.data), self.seen
-        error = np.hypot(seen.standard_error, base.seen.standard_error)
-        scale = float(np.max(np.abs(base.seen.mean), initial=0)) or 1.0
-        error = error + 1e-4 * scale  # rounding
-        z = float(np.max(np.abs(seen.mean - base.seen.mean) / error, initial=0))
+        z, catches = self.against(base)
         noise = 1e-10 * np.sum(seen.mean**2)  # an exact gradient varies by rounding
         variance = float(np.sum(seen.variance))
         return PlanRow(
@@ -336,6 +358,6 @@ class _Measured:
             self.seconds / self.sampler.batch,
             self.compile_seconds,
             z,
-            float(5 * np.max(error, initial=0) / scale),
+            catches,
             tuple(self.estimator.biased(*self.data)),
         )

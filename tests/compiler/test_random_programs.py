@@ -16,6 +16,7 @@ import pytest
 
 from ppl.compiler import compile
 from ppl.compiler.plan import CannotEnumerate
+from ppl.compiler.strategies import Spa
 from ppl.lang.param import param
 
 from .exact import Z_BOUND
@@ -23,7 +24,14 @@ from .random_programs import Generator, JaxWorld, exact
 
 THETA = 0.3
 DRAWS = 3_000
-MODES = {"planned": [None], "mixed": ["score", "enum", None], "score": ["score"]}
+ALTERNATIVES = ["mvd", "disarm", "arms", "unordered_set", "spa", Spa(prune=True)]
+MODES = {
+    "planned": [None],
+    "mixed": ["score", "enum", None],
+    "score": ["score"],
+    "worlds": [*ALTERNATIVES, "score", "enum", None],
+}
+SEEDS = {"planned": 12, "mixed": 12, "score": 12, "worlds": 8}
 
 
 def z_score(draws: np.ndarray, reference: float) -> float:
@@ -37,8 +45,7 @@ def z_score(draws: np.ndarray, reference: float) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize(("mode", "seed"), [(m, s) for m, n in SEEDS.items() for s in range(n)])
 def test_random_program(mode, seed):
     program = Generator(random.Random(f"{mode}/{seed}"), MODES[mode]).program()
     value, grad = exact(program, THETA)
@@ -52,7 +59,7 @@ def test_random_program(mode, seed):
         keys = jax.random.split(jax.random.key(seed), DRAWS)
         values, grads = jax.jit(jax.vmap(lambda k: est.value_and_grad(k, params)))(keys)
     except CannotEnumerate:
-        assert mode == "mixed", "only an enumeration that was asked for may be refused"
+        assert mode in ("mixed", "worlds"), "only an enumeration that was asked for may be refused"
         return
     assert z_score(np.asarray(values, np.float64), value) < Z_BOUND, program
     assert z_score(np.asarray(grads["theta"], np.float64), grad) < Z_BOUND, program

@@ -9,8 +9,10 @@ import genjax
 import jax.numpy as jnp
 import numpy as np
 
+from ppl.compiler.enumeration import enumeration
 from ppl.lang.branch import cond, switch
 from ppl.lang.condition import condition
+from ppl.lang.distributions.categorical import categorical
 from ppl.lang.distributions.flip import flip
 from ppl.lang.distributions.normal import normal
 from ppl.lang.factor import factor
@@ -115,6 +117,14 @@ integrated = marginal(point, keep="y", by=importance(posterior, 2))
 
 
 @gen
+def mixture(x, scale):
+    return normal(x + categorical(jnp.array([0.3, -0.2, 0.5])) @ "k", scale) @ "y"
+
+
+summed_out = marginal(mixture, keep="y", by=enumeration())
+
+
+@gen
 def posterior_of_one(x, scale):
     precision = 1 / scale**2 + 1
     normal((x / scale**2 + 1.0) / precision, precision**-0.5) @ "z"
@@ -208,6 +218,10 @@ CASES = {
         normalised=False,
     ),
     "marginal": Case(integrated, (0.3, 1.0), (-0.2, 2.0), {"y": jnp.array(1.5)}),
+    "marginal by enumeration": Case(summed_out, (0.3, 1.0), (-0.2, 2.0), {"y": jnp.array(1.5)}),
+    "plate of marginal by enumeration": Case(
+        plate(summed_out, in_axes=(0, None)), (xs, 1.0), (-xs, 2.0), {"y": 2 * xs}
+    ),
     "normalize": Case(resampled, (0.3, 1.0), (-0.2, 2.0), {"z": jnp.array(1.5)}),
     "plate of marginal": Case(
         plate(integrated, in_axes=(0, None)), (xs, 1.0), (-xs, 2.0), {"y": 2 * xs}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from ppl.compiler import axis_rules  # noqa: F401  (fills the table of rules)
-from ppl.compiler.enumeration.eliminate import eliminate
+from ppl.compiler.enumeration.draw import draw_values, replay
+from ppl.compiler.enumeration.eliminate import Elimination
 from ppl.compiler.enumeration.tabulate import axis_size, tabulate
 from ppl.compiler.influence import Analysis, Past, site_of, source_lanes
 from ppl.compiler.plan import MAX_STATES, live_sites
@@ -17,7 +21,7 @@ from ppl.errors import UnsupportedError
 from ppl.lang.inference.base import Inference, Target
 from ppl.lang.observed import Choices, flat_choices
 from ppl.lang.scope import address_of_choice
-from ppl.lang.staged import Eqn, Staged, stage
+from ppl.lang.staged import Block, Eqn, Staged, stage
 
 
 def enumeration() -> Enumeration:
@@ -45,16 +49,48 @@ class Enumeration(Inference):
         def log_weight() -> Array:
             run = target.propose(None)
             free.update(map(address_of_choice, flat_choices(run.choices)))
-            return jnp.asarray(run.log_weight, jnp.result_type(float))
+            return _real(run.log_weight)
 
-        return _log_mean_exp(stage(log_weight), free)
+        return _solve(stage(log_weight), free).log_z
 
     def log_density(self, target: Target, choices: Choices) -> Array:
         return target.log_density(choices) - self.log_evidence(target)
 
+    def sample(self, target: Target) -> tuple[Choices, Array]:
+        free: set[str] = set()
 
-def _log_mean_exp(staged: Staged, free: set[str]) -> Array:
-    """log E[exp(weight)] over the choices of a staged program; exact over those in `free`."""
+        def forward() -> tuple[Array, Choices]:
+            run = target.propose(None)
+            free.update(map(address_of_choice, flat_choices(run.choices)))
+            return _real(run.log_weight), run.choices
+
+        staged = stage(forward)
+        solution = _solve(staged, free)
+        values = draw_values(solution.elimination, solution.joint)
+        flat = replay(staged, values)
+        _, choices = jax.tree.unflatten(staged.out_tree, flat)
+        return choices, target.log_density(choices) - solution.log_z
+
+
+def _real(weight: Array) -> Array:
+    return jnp.asarray(weight, jnp.result_type(float))
+
+
+@dataclass(frozen=True, eq=False)
+class _Solution:
+    """log E[exp(weight)] over the choices of a staged program, and how it was summed.
+
+    Attributes:
+        joint: choices whose lanes were tabulated together.
+    """
+
+    log_z: Array
+    elimination: Elimination
+    joint: set[Eqn]
+
+
+def _solve(staged: Staged, free: set[str]) -> _Solution:
+    """Sum out the choices of a staged log-weight (its first result); exact over those in `free`."""
     sites = list(live_sites(staged.block))
     summed = {e for e in sites if e.kind == "site" and support_size(e) is not None}
     for eqn in sites:
@@ -75,25 +111,27 @@ def _log_mean_exp(staged: Staged, free: set[str]) -> Array:
                 raise _refusal(eqn, conflict.because) from conflict
 
 
-def _sum(staged: Staged, summed: set[Eqn], joint: set[Eqn]) -> Array:
+def _sum(staged: Staged, summed: set[Eqn], joint: set[Eqn]) -> _Solution:
+    weight = Block(staged.block.ins, staged.block.outs[:1], staged.block.eqns)
     analysis = Analysis(
-        staged.block,
+        weight,
         lambda e: "enum" if e in summed else "draw",
         lambda e: 0 if e in joint else len(e.params["shape"]),
     )
     _check_loops(analysis)
-    region = Region(staged.block, analysis)
+    region = Region(weight, analysis)
     constant, tables, starts = tabulate(staged, analysis, region, joint)
 
     def lanes(eqn: Eqn) -> tuple[int, ...]:
         return () if eqn in joint else tuple(eqn.params["shape"])
 
-    return constant + eliminate(
+    elimination = Elimination(
         tables,
         starts,
         lambda source: axis_size(source, joint),
         lambda source: source_lanes(source, lanes),
     )
+    return _Solution(constant + elimination.total, elimination, joint)
 
 
 def _check_loops(analysis: Analysis) -> None:

@@ -96,7 +96,7 @@ def _step_lane(source: Stacked) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class _Factor:
+class Factor:
     """`array[*axes, *plates]`: log-weights by choices, separate along plates."""
 
     array: Array
@@ -137,26 +137,60 @@ def lane_axes(name: Name, num_lanes: int) -> list[Plate]:
     return [(name, i) for i in range(num_lanes)]
 
 
-def eliminate(
-    tables: Sequence[Table],
-    starts: Mapping[Source, Source],
-    size_of: Callable[[Source], int],
-    lanes_of: Callable[[Source], tuple[int, ...]],
-) -> Array:
-    """log of the sum of exp(sum of all tables) over all choices.
+@dataclass(frozen=True, eq=False)
+class Summed:
+    """A choice that was summed out: `table[*axes, *plates]` were the log-weights."""
+
+    name: Name
+    table: Array
+    axes: tuple[Name, ...]
+    plates: tuple[Plate, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Recursion:
+    """A chain that was summed out.
+
+    Attributes:
+        bases: the choices that are linked along `plate`.
+        starts: the outer choices that the first step remembers, where there are any.
+        given: outer choices that all tables depend on.
+        plates: the other plates.
+        reverse: whether the steps run backwards.
+        states: `[steps, *given, *bases, *plates]`, log-weights of all before each step, by what the
+            step remembers.
+        tables: `[steps, *given, *remembered, *bases, *plates]`.
+        last: `[*given, *bases, *plates]`, log-weights after the last step.
+    """
+
+    bases: tuple[Source, ...]
+    starts: tuple[Name | None, ...]
+    ends: tuple[Last, ...]
+    given: tuple[Name, ...]
+    plate: Plate
+    plates: tuple[Plate, ...]
+    reverse: bool
+    states: Array
+    tables: Array
+    last: Array
+
+
+class Elimination:
+    """log of the sum of exp(sum of all tables) over all choices, and how it came about.
 
     Args:
         starts: the outer choices from which chains start (see `tabulate`).
         size_of: number of values of a choice.
         lanes_of: sizes of a choice's lanes.
 
+    Attributes:
+        total: the result.
+        trail: what was summed out, in order.
+
     Raises:
         Conflict: lanes of a choice cannot be kept apart, or a table would be too large.
     """
-    return _Elimination(tables, starts, size_of, lanes_of).run()
 
-
-class _Elimination:
     def __init__(
         self,
         tables: Sequence[Table],
@@ -182,9 +216,11 @@ class _Elimination:
             for pair in zip(steps, lane_axes(outer, self.lanes[outer]), strict=True):
                 self.plates.join(pair)
         self.total: Array = jnp.zeros(())
-        self.factors: list[_Factor] = []
+        self.trail: list[Summed | Recursion] = []
+        self.factors: list[Factor] = []
         for table, lanes in zip(tables, named, strict=True):
             self._add(self._factor(table, lanes))
+        self._run()
 
     def _named(self, table: Table, size_of: Callable[[Source], int]) -> dict[Name, Alignment]:
         """The table's choices by canonical name; joins the plates of lanes that it aligns."""
@@ -206,7 +242,7 @@ class _Elimination:
             self.plates.join(plates)
         return lanes
 
-    def _factor(self, table: Table, lanes: Mapping[Name, Alignment]) -> _Factor:
+    def _factor(self, table: Table, lanes: Mapping[Name, Alignment]) -> Factor:
         names, lead = tuple(lanes), len(table.axes)
         plates: dict[int, Plate] = {}
         for name, alignment in lanes.items():
@@ -217,12 +253,12 @@ class _Elimination:
             raise Conflict(table.axes[0], "a value combines its lanes crosswise")
         dims = range(table.array.ndim - lead)
         array = jnp.sum(table.array, tuple(lead + d for d in dims if d not in plates))
-        return _Factor(array, names, tuple(plates[d] for d in dims if d in plates))
+        return Factor(array, names, tuple(plates[d] for d in dims if d in plates))
 
     def _plates_of(self, name: Name) -> set[Plate]:
         return {self.plates.root(p) for p in lane_axes(name, self.lanes[name])}
 
-    def _add(self, factor: _Factor) -> None:
+    def _add(self, factor: Factor) -> None:
         """Add a table, with its entries along plates that no choice in it is in added up."""
         inside = {p for a in factor.axes for p in self._plates_of(a)}
         gone = [i for i, p in enumerate(factor.plates) if p not in inside]
@@ -230,13 +266,13 @@ class _Elimination:
         array = jnp.sum(factor.array, tuple(lead + i for i in gone))
         kept = tuple(p for p in factor.plates if p in inside)
         if factor.axes:
-            self.factors.append(_Factor(array, factor.axes, kept))
+            self.factors.append(Factor(array, factor.axes, kept))
         else:
             self.total = self.total + array
 
     # ------------------------------------------------------------------------- elimination
 
-    def run(self) -> Array:
+    def _run(self) -> None:
         while self.factors:
             options = [*self._choices(), *self._chains()]
             if not options:
@@ -247,16 +283,15 @@ class _Elimination:
                 first = next(a for f in self.factors for a in f.axes)
                 raise Conflict(_source(first), f"its table would have {entries} entries")
             act()
-        return self.total
 
-    def _around(self, names: set[Name]) -> tuple[list[_Factor], list[Name], list[Plate]]:
+    def _around(self, names: set[Name]) -> tuple[list[Factor], list[Name], list[Plate]]:
         """The tables with any of these choices, and all their choices and plates."""
         factors = [f for f in self.factors if not names.isdisjoint(f.axes)]
         axes = list(dict.fromkeys(a for f in factors for a in f.axes))
         plates = list(dict.fromkeys(p for f in factors for p in f.plates))
         return factors, axes, plates
 
-    def _entries(self, factors: Sequence[_Factor], axes: Sequence[Name]) -> int:
+    def _entries(self, factors: Sequence[Factor], axes: Sequence[Name]) -> int:
         lengths = {
             p: n for f in factors for p, n in zip(f.plates, f.array.shape[len(f.axes) :],
             strict=True)
@@ -288,12 +323,13 @@ class _Elimination:
         )
 
     def _sum_out(
-        self, name: Name, factors: list[_Factor], axes: list[Name], plates: list[Plate]
+        self, name: Name, factors: list[Factor], axes: list[Name], plates: list[Plate]
     ) -> None:
         self.factors = [f for f in self.factors if f not in factors]
         total = functools.reduce(jnp.add, [f.laid(axes, plates) for f in factors])
+        self.trail.append(Summed(name, total, tuple(axes), tuple(plates)))
         rest = tuple(a for a in axes if a != name)
-        self._add(_Factor(log_sum_exp(total, axes.index(name)), rest, tuple(plates)))
+        self._add(Factor(log_sum_exp(total, axes.index(name)), rest, tuple(plates)))
 
     def _chains(self) -> Iterable[tuple[int, Callable[[], None]]]:
         """Chains that can be summed out now."""
@@ -320,7 +356,7 @@ class _Elimination:
         self,
         plate: Plate,
         bases: Mapping[Source, bool],
-        factors: list[_Factor],
+        factors: list[Factor],
         others: list[Name],
         plates: list[Plate],
     ) -> None:
@@ -339,9 +375,9 @@ class _Elimination:
         lead = len(given)
         over = tuple(range(lead, lead + len(bases)))
 
-        def step(state: Array, table: Array) -> tuple[Array, None]:
-            state = jnp.expand_dims(state, tuple(range(lead + len(bases), lead + 2 * len(bases))))
-            return log_sum_exp(state + table, over), None
+        def step(state: Array, table: Array) -> tuple[Array, Array]:
+            axes = tuple(range(lead + len(bases), lead + 2 * len(bases)))
+            return log_sum_exp(jnp.expand_dims(state, axes) + table, over), state
 
         steps = jnp.moveaxis(total, len(axes), 0)
         sizes = [
@@ -350,14 +386,17 @@ class _Elimination:
             if i not in range(lead + len(bases), lead + 2 * len(bases))
         ]
         first = jnp.broadcast_to(first, sizes)
-        last, _ = lax.scan(step, first.astype(total.dtype), steps, reverse=reverse)
-        ends = [Last(b, lane[b], reverse) for b in bases]
+        last, states = lax.scan(step, first.astype(total.dtype), steps, reverse=reverse)
+        ends = tuple(Last(b, lane[b], reverse) for b in bases)
+        starts = tuple(self.starts.get(b) for b in bases)
+        names = tuple(bases), starts, ends, tuple(given)
+        self.trail.append(Recursion(*names, plate, tuple(rest), reverse, states, steps, last))
         wanted = {a for f in self.factors for a in f.axes}
         gone = tuple(lead + i for i, end in enumerate(ends) if end not in wanted)
         if gone:
             last = log_sum_exp(last, gone)
         left = tuple(end for end in ends if end in wanted)
-        self._add(_Factor(last, (*given, *left), tuple(rest)))
+        self._add(Factor(last, (*given, *left), tuple(rest)))
 
     def _first(
         self,
@@ -377,7 +416,7 @@ class _Elimination:
         total = jnp.zeros((1,) * (len(names) + len(rest)))
         for factor in factors:
             renamed = tuple(starts.get(a, a) for a in factor.axes)
-            total = total + _Factor(factor.array, renamed, factor.plates).laid(names, rest)
+            total = total + Factor(factor.array, renamed, factor.plates).laid(names, rest)
         for b, name in before.items():
             if b not in self.starts:  # a known start: the tables are the same for all values
                 known = jnp.where(jnp.arange(self.sizes[b]) == 0, 0.0, -jnp.inf)

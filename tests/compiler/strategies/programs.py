@@ -104,9 +104,9 @@ def check(objective, wanted: dict[str, float], steps: int = 0, **options: Any) -
 
     Args:
         steps: in which the estimator's state learns beforehand.
-        options: of `compile`, and `samples`, `bias` of `check_draws`.
+        options: of `compile`, and `bias` of `check_draws`.
     """
-    testing = {n: options.pop(n) for n in ("samples", "bias") if n in options}
+    testing = {n: options.pop(n) for n in ("bias",) if n in options}
     est = compile(objective, **options)
     params, state = trained(est, steps) if steps else (est.init(jax.random.key(0)), None)
 
@@ -116,7 +116,7 @@ def check(objective, wanted: dict[str, float], steps: int = 0, **options: Any) -
         value = lambda params: est.surrogate_and_state(key, params, state)[0]
         return jax.value_and_grad(value)(params)
 
-    return check_draws(jax.vmap(draw), wanted, **testing)
+    return check_draws(draw, wanted, **testing)
 
 
 # Of the objective `normals`, by hand: E x_t^2 = t^2 E x_{t-1}^2 + 1/4 in the chain, and so on.

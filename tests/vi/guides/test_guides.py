@@ -15,6 +15,7 @@ from scipy import stats
 
 from ppl import (
     beta,
+    bind_params,
     categorical,
     density,
     dirichlet,
@@ -62,9 +63,7 @@ BLOCKS = [["real", "inner/z"], ["simplex", "correlation"]]
 GUIDES = {
     "mean_field": vi.mean_field,
     "full_rank": vi.full_rank,
-    "low_rank": functools.partial(vi.low_rank, rank=2),
     "structured": functools.partial(vi.structured, blocks=BLOCKS),
-    "flow": vi.flow,
 }
 
 
@@ -99,7 +98,6 @@ def test_the_density_of_a_guide_integrates_to_one():
         "full_rank.loc": jnp.array([0.3, -0.2]),
         "full_rank.scale_tril": jnp.array([[0.7, 0.0], [-0.5, 0.4]]),
     }
-    from ppl import bind_params
 
     @jax.jit
     @jax.vmap
@@ -200,18 +198,20 @@ def exact_line():
     [
         vi.full_rank,
         functools.partial(vi.low_rank, rank=1),
-        functools.partial(vi.structured, blocks=[["a", "b"]]),
         vi.flow,
     ],
-    ids=["full_rank", "low_rank", "structured", "flow"],
+    ids=["full_rank", "low_rank", "flow"],
 )
 def test_correlated_posteriors(guide):
     mean, cov = exact_line()
     program = vi.elbo(line, guide, observed={"y": LINE}, args=(XS,))
-    optimizer = optax.adam(optax.cosine_decay_schedule(0.03, 1_500))
-    fit = vi.fit(program, steps=1_500, num_samples=8, optimizer=optimizer, progress=False)
+    optimizer = optax.adam(optax.cosine_decay_schedule(0.05, 800))
+    fit = vi.fit(program, steps=800, num_samples=8, optimizer=optimizer, progress=False)
     draws = fit.sample(20_000)
     draws = np.stack([draws["a"], draws["b"]], 1)
+    z, log_q = seed(bind_params(sim(fit.objective.guide), fit.params))(jax.random.key(1), XS)
+    again = bind_params(density(fit.objective.guide), fit.params)(z, XS)
+    np.testing.assert_allclose(again, log_q, rtol=1e-3, atol=1e-3)
     sd = np.sqrt(np.diag(cov))
     assert np.max(np.abs(draws.mean(0) - mean) / sd) < 0.1
     np.testing.assert_allclose(np.cov(draws.T) / np.outer(sd, sd), cov / np.outer(sd, sd), atol=0.1)
@@ -285,8 +285,8 @@ def test_chains_follow_a_scan():
     evidence = stats.multivariate_normal(np.zeros(5), steps + 0.49 * np.eye(5)).logpdf(ys)
     guide = functools.partial(vi.structured, chains=["time/level"])
     program = vi.elbo(model, guide, observed={"time": {"y": jnp.asarray(ys)}})
-    optimizer = optax.adam(optax.cosine_decay_schedule(0.05, 1_000))
-    fit = vi.fit(program, steps=1_000, optimizer=optimizer, num_samples=8, progress=False)
+    optimizer = optax.adam(optax.cosine_decay_schedule(0.05, 600))
+    fit = vi.fit(program, steps=600, optimizer=optimizer, num_samples=8, progress=False)
     found = fit.elbo(1_000)
     assert evidence - 0.03 < found.mean < evidence + 3 * found.standard_error + 1e-3
 
