@@ -244,11 +244,10 @@ def train(method: Method, given: Scenes, held_out: Scenes, steps: int, stretch: 
 
 @dataclass(frozen=True)
 class Result:
+    """All runs, and the scenes that they were judged by."""
+
     runs: list[Run]
     held_out: Scenes
-
-    def run(self, name: str) -> Run:
-        return next(run for run in self.runs if run.method.name == name)
 
 
 def run(quick: bool = False) -> Result:

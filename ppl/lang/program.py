@@ -169,7 +169,8 @@ class _Scoped:
             self.handler.choice_map = {**given, place: own}
         if isinstance(self.handler, Regenerate):
             # GenJAX's handler asks the selection for the part below an address: here there is none.
-            selection, handler = self.handler.s, self.handler
+            handler: Any = self.handler
+            selection = handler.s
             handler.s = _Everywhere(selection)
             try:
                 return handler(place, gen_fn, args, kwargs or {})

@@ -300,10 +300,11 @@ class Expressions:
     def _matmul(self, e: ast.Binary, left: Num, right: Num) -> Type:
         if not left.shape or not right.shape or len(right.shape) > 2:
             return self.error(e, "@ needs vectors or matrices", f"found {left} and {right}")
-        inner = right.shape[0]
-        if left.shape[len(left.shape) - 1] != inner:
+        *batch, last = left.shape
+        first, *columns = right.shape
+        if last != first:
             return self.error(e, "the shapes do not fit together", f"{left} @ {right}")
-        shape = (*left.shape[:-1], *right.shape[1:])
+        shape = (*batch, *columns)
         within = left.within * right.within
         within = NONNEGATIVE if within.low >= 0 else REAL
         return join(left, right).plain(kind="real", within=within, shape=shape)

@@ -297,7 +297,8 @@ def _read_json(path: Path, name: str) -> Any:
 
 
 def _read_npz(path: Path, name: str) -> Any:
-    return np.load(path)[name]
+    with np.load(path) as file:
+        return file[name]
 
 
 def _read_csv(path: Path, name: str) -> Any:

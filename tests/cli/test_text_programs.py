@@ -69,7 +69,8 @@ def test_sample(good, tmp_path):
     """A model of the file, with its arguments from the file's data."""
     out = tmp_path / "draws.npz"
     assert run("sample", f"{good}:m", "-n", 7, "--out", out).exit_code == 0
-    draws = np.load(out)
+    with np.load(out) as file:
+        draws = dict(file)
     assert draws["x"].shape == draws["y"].shape == (7,)
     assert len(set(draws["x"])) == 7
 

@@ -30,14 +30,14 @@ from spec.reference import value
 from .differential import Z_BOUND, compare, estimates, params_of, z_score
 
 few = settings(
-    max_examples=8,
+    max_examples=5,
     deadline=None,
     derandomize=True,
     database=None,
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-fewer = settings(few, max_examples=4)
+fewer = settings(few, max_examples=2)
 KEY = jax.random.key(0)
 
 

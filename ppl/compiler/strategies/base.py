@@ -12,17 +12,16 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from ppl.compiler.influence import WORLDS, Source
-from ppl.compiler.tables import Val, batched, broadcasting, log_densities
-from ppl.compiler.worlds import (
+from ppl.compiler.alternates import (
     Alternates,
-    Request,
-    Slots,
     actual_world,
     place,
     worlds_first,
     worlds_of,
 )
+from ppl.compiler.influence import WORLDS, Source
+from ppl.compiler.tables import Val, batched, broadcasting, log_densities
+from ppl.compiler.worlds import Request, Slots
 from ppl.errors import StrategyError, suggestion
 from ppl.lang.distribution import add_strategy_method
 from ppl.lang.family import Family, Params

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from ppl.compiler.alternates import Alternates
 from ppl.compiler.strategies.base import Choice
 from ppl.compiler.strategies.enumerate import support_size, support_values
-from ppl.compiler.worlds import Alternates
 from ppl.lang.family import Params
 from ppl.lang.staged import Eqn
 

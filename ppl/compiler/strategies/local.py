@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from ppl.compiler.alternates import Alternates
 from ppl.compiler.strategies.base import Choice, Kind, register
 from ppl.compiler.strategies.enumerate import support_size
 from ppl.compiler.strategies.finite import (
@@ -19,7 +20,7 @@ from ppl.compiler.strategies.finite import (
     log_probabilities,
 )
 from ppl.compiler.tables import Val
-from ppl.compiler.worlds import Alternates, Request
+from ppl.compiler.worlds import Request
 from ppl.lang.family import Params
 from ppl.lang.staged import Eqn
 

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from ppl.compiler.alternates import worlds_of
 from ppl.compiler.influence import WORLDS
 from ppl.compiler.strategies.base import Choice, Kind, register
 from ppl.compiler.strategies.finite import finite_refusal, log_probabilities
 from ppl.compiler.tables import Val, batched
-from ppl.compiler.worlds import Request, worlds_of
+from ppl.compiler.worlds import Request
 from ppl.errors import StrategyError
 from ppl.lang.staged import Eqn
 

@@ -11,11 +11,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from ppl.compiler.alternates import Alternates
 from ppl.compiler.strategies.base import Choice, Kind, register
 from ppl.compiler.strategies.enumerate import support_size
 from ppl.compiler.strategies.finite import index_of, log_probabilities, value_at
 from ppl.compiler.tables import Val
-from ppl.compiler.worlds import Alternates, Request
+from ppl.compiler.worlds import Request
 from ppl.errors import StrategyError
 from ppl.lang.family import Params
 from ppl.lang.staged import Eqn
