@@ -81,14 +81,14 @@ def label(case):
     return f"{case[0]}-{case[1]}"
 
 
-def check(objective, exact, exact_value, names):
+def check(objective, exact, exact_value, names, bias=BIAS):
     est = compile(objective)
     assert set(names) >= {s.name for s in est.plan().strategies.values()} - {"score"}
     if any(getattr(strategies[n], "biased", None) for n in names):
         assert est.biased()
         return
     assert not est.biased()
-    return assert_unbiased(est, exact=exact, exact_value=exact_value, bias=BIAS)
+    assert_unbiased(est, exact=exact, exact_value=exact_value, bias=bias)
 
 
 # --------------------------------------------------------------- a parent and all kinds of children
@@ -128,10 +128,7 @@ def test_a_parent_with_every_child(case):
     exact = {n: slope(lambda t, d=d: value(THETA, t, d)) for n, d in children.items()}
     whole = lambda theta: sum(value(theta, THETA, d) for d in children.values())
     exact["theta"] = slope(whole)
-    report = check(objective, exact, whole(THETA), [name, *children])
-    if report is not None:
-        i = report.names.index("theta")
-        assert report.detectable[i] < 0.06 * abs(exact["theta"])
+    check(objective, exact, whole(THETA), [name, *children], bias=0.07)
 
 
 @pytest.mark.parametrize(("name", "child"), REFUSED)
