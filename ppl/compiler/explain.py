@@ -132,7 +132,7 @@ class Explanation:
 
 def _choice_lines(c: ChoiceRow) -> Iterator[str]:
     yield f"  {c.address}  {c.distribution}[{_shape(c.lanes)}]  {c.strategy}"
-    worlds = f", {c.worlds} worlds" if c.worlds else ""
+    worlds = f", {c.worlds} other world{'s' if c.worlds > 1 else ''}" if c.worlds else ""
     yield f"      {c.why}{worlds}; {_short(c.where)}"
     if c.biased:
         yield f"      biased: {c.biased}"

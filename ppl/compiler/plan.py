@@ -2,7 +2,8 @@
 
 The default for a choice without a strategy: reparameterise if the distribution can and what
 follows is smooth in it; else enumerate if the support is finite and the tables stay small; else
-score with a leave-one-out baseline. Everything is decided from the staged program alone, so the
+compare a few worlds (measure-valued derivatives) if there is a rule and few will do; else score
+with a leave-one-out baseline. Everything is decided from the staged program alone, so the
 same program always gets the same plan, and `explain()` shows it.
 """
 
@@ -59,6 +60,10 @@ from ppl.lang.staged import Block, Eqn, Staged, Var
 
 MAX_SUPPORT = 64
 """A choice with more values is not enumerated unless asked for."""
+
+MAX_WORLDS = 5
+"""The planner takes measure-valued derivatives only if this many worlds will do: the actual one
+and a few beside it cost about what the four samples of a score choice do, and vary less."""
 
 MAX_STATES = 4096
 """The planner enumerates choices together only up to this many joint values of one cost."""
@@ -376,15 +381,24 @@ def _settle(
         else:
             chosen[eqn], reasons[eqn] = _default(eqn)
     joint: set[Eqn] = set()
-    while isinstance(plan := _draft(staged, chosen, joint), Trouble):
-        eqn = plan.site
-        if plan.joint_may_help and eqn not in joint and joint_size(eqn) <= MAX_STATES:
-            joint.add(eqn)
-        elif eqn in asked:
-            raise CannotEnumerate(eqn, plan.because)
-        else:
-            chosen[eqn], reasons[eqn] = strategies["score"], f"not enumerated: {plan.because}"
-            joint.discard(eqn)
+    while True:
+        plan = _draft(staged, chosen, joint)
+        if isinstance(plan, Trouble):
+            eqn = plan.site
+            if plan.joint_may_help and eqn not in joint and joint_size(eqn) <= MAX_STATES:
+                joint.add(eqn)
+            elif eqn in asked:
+                raise CannotEnumerate(eqn, plan.because)
+            else:
+                chosen[eqn], reasons[eqn] = strategies["score"], f"not enumerated: {plan.because}"
+                joint.discard(eqn)
+            continue
+        compared = [e for e in plan.worlds.slots if e not in asked]
+        if not compared or plan.worlds.size <= MAX_WORLDS:
+            break
+        for eqn in compared:
+            chosen[eqn] = strategies["score"]
+            reasons[eqn] += f"; {plan.worlds.size} worlds are too many for 'mvd'"
     plan.reasons, plan.asked, plan.refused = reasons, set(asked), dict(refused)
     return plan
 
@@ -426,7 +440,8 @@ def _default(eqn: Eqn) -> tuple[Strategy, str]:
     if size is not None and size <= MAX_SUPPORT:
         return strategies["enum"], f"{size} values"
     why = "the support has no finite list" if size is None else f"{size} values are too many"
-    return strategies["score"], why
+    few = strategies["mvd"].refusal(eqn) is None
+    return strategies["mvd" if few else "score"], why
 
 
 @dataclass(frozen=True)
