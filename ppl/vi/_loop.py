@@ -34,7 +34,7 @@ from ppl.compiler.estimator import Estimator, Params
 from ppl.errors import UnsupportedError
 from ppl.vi._batches import Rows
 from ppl.vi._mesh import replicated, spread_rows
-from ppl.vi.natural_gradient import fisher_product
+from ppl.vi.natural_gradient import fisher_product, wants_fisher
 
 _BLOCK = 16
 _CAPACITY = 65_536
@@ -298,8 +298,9 @@ class Loop:
     def _update(self, key: Array, inputs: Inputs, state: State, data: tuple[Any, ...]):
         """The state after a step of one fit, and the loss."""
         (value, baselines), grad, loss = self._loss_and_gradient(key, inputs, state, data)
-        fisher = lambda: self._fisher(key, inputs, state, data)
-        extra = {"value": value, "grad": grad, "value_fn": loss, "fisher": fisher}
+        extra: dict[str, Any] = {"value": value, "grad": grad, "value_fn": loss}
+        if wants_fisher(state.optimizer):
+            extra["fisher"] = lambda: self._fisher(key, inputs, state, data)
         updates, optimizer = self._optimizer.update(grad, state.optimizer, state.params, **extra)
         return State(optax.apply_updates(state.params, updates), optimizer, baselines), value
 

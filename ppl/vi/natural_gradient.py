@@ -105,8 +105,14 @@ def fisher_product(
     return lambda v: jax.jvp(jax.grad(total), (params,), (v,))[1]
 
 
-class _State(NamedTuple):
-    """None."""
+class NaturalGradientState(NamedTuple):
+    """Nothing; by its type an optimiser's state says that it wants the guide's Fisher matrix."""
+
+
+def wants_fisher(optimizer_state: Any) -> bool:
+    """Whether a natural gradient is part of an optimiser, by the optimiser's state."""
+    is_ours = lambda x: isinstance(x, NaturalGradientState)
+    return any(map(is_ours, jax.tree.leaves(optimizer_state, is_leaf=is_ours)))
 
 
 def natural_gradient(
@@ -149,4 +155,4 @@ def natural_gradient(
         rate = learning_rate * jnp.minimum(1, jnp.sqrt(trust * flat.size / (moved + 1e-30)))
         return unravel(-rate * step), state
 
-    return optax.GradientTransformationExtraArgs(lambda params: _State(), update)
+    return optax.GradientTransformationExtraArgs(lambda params: NaturalGradientState(), update)

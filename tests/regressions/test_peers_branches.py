@@ -28,9 +28,10 @@ def number(bit):
 
 
 def able(distribution):
-    """The names of all strategies that a distribution has."""
+    """The names of all unbiased strategies that a distribution has."""
     site = compile(lambda: number(distribution(0.5))).plan().staged.sites[0]
-    return sorted(name for name, s in strategies.items() if s.refusal(site) is None)
+    able = {name: s for name, s in strategies.items() if s.refusal(site) is None}
+    return sorted(name for name, s in able.items() if not getattr(s, "biased", None))
 
 
 def standard(loc):

@@ -94,7 +94,7 @@ def test_large_guides_are_solved_by_conjugate_gradients():
         normal(z, 0.1) @ "y"
 
     program = vi.elbo(model, observed={"y": jnp.linspace(-1, 1, 200)})
-    fit = vi.fit(program, steps=40, optimizer=vi.natural_gradient(0.2), num_samples=2)
+    fit = vi.fit(program, steps=80, optimizer=vi.natural_gradient(0.2), num_samples=2)
     mean = jnp.linspace(-1, 1, 200) / 1.01
     assert float(jnp.abs(fit.sample(1_000)["z"].mean(0) - mean).max()) < 0.2
 

@@ -45,12 +45,18 @@ def _follow(angle: Array, loc: Array, concentration: Array) -> Array:
 def _follow_jvp(primals, tangents):
     angle, loc, concentration = primals
 
-    def cdf(loc: Array, concentration: Array) -> Array:
-        upto: Any = von_mises_cdf(angle - loc, concentration)
-        return upto - von_mises_cdf(-math.pi - loc, concentration)
+    by_loc, by_concentration = tangents[1:]
+    density = lambda x: jnp.exp(_log_density(x, loc, concentration))
 
-    slope = jax.jvp(cdf, (loc, concentration), tangents[1:])[1]
-    return angle, tangents[0] - slope * jnp.exp(-_log_density(angle, loc, concentration))
+    def slope_in_concentration(x: Any) -> Array:
+        """Of the CDF, whose derivative TFP knows in reverse mode only."""
+        value, pull = jax.vjp(lambda k: von_mises_cdf(x - loc, k), concentration)
+        return pull(jnp.ones_like(value))[0]
+
+    lowest = jnp.full_like(angle, -math.pi)
+    slope = (density(lowest) - density(angle)) * by_loc
+    slope += (slope_in_concentration(angle) - slope_in_concentration(lowest)) * by_concentration
+    return angle, tangents[0] - slope / density(angle)
 
 
 def _log_density(value: Array, loc: Array, concentration: Array) -> Array:

@@ -93,7 +93,14 @@ def directions(params: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
 
 @pytest.mark.parametrize(
     "case",
-    [c for c in CASES if c.family.reparam and (not c.heavy or c.family is d.cauchy.family.value)],
+    # Angles have no moments in the reference; see tests/compiler/strategies/test_gamma_paths.py.
+    [
+        c
+        for c in CASES
+        if c.family.reparam
+        and c.family is not d.von_mises.family.value
+        and (not c.heavy or c.family is d.cauchy.family.value)
+    ],
     ids=str,
 )
 def test_pathwise_gradients(case: Case, key: jax.Array):
