@@ -300,8 +300,8 @@ class Expressions:
     def _matmul(self, e: ast.Binary, left: Num, right: Num) -> Type:
         if not left.shape or not right.shape or len(right.shape) > 2:
             return self.error(e, "@ needs vectors or matrices", f"found {left} and {right}")
-        *batch, last = left.shape
-        first, *columns = right.shape
+        *batch, last = list(left.shape)
+        first, *columns = list(right.shape)
         if last != first:
             return self.error(e, "the shapes do not fit together", f"{left} @ {right}")
         shape = (*batch, *columns)

@@ -50,8 +50,8 @@ def _follow_jvp(primals, tangents):
 
     def slope_in_concentration(x: Any) -> Array:
         """Of the CDF, whose derivative TFP knows in reverse mode only."""
-        value, pull = jax.vjp(lambda k: von_mises_cdf(x - loc, k), concentration)
-        return pull(jnp.ones_like(value))[0]
+        cdf: Any = lambda k: von_mises_cdf(x - loc, k)
+        return jax.vjp(cdf, concentration)[1](jnp.ones_like(x))[0]
 
     lowest = jnp.full_like(angle, -math.pi)
     slope = (density(lowest) - density(angle)) * by_loc
