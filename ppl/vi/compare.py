@@ -147,18 +147,16 @@ class Comparison:
         rows = [r for r in self.rows if r.refused is None]
         noisy = [r.variance for r in rows if r.variance > 0]
         floor = min(noisy, default=1.0) / 10
-        for row in rows:
-            y = max(row.variance, floor)
+        ms = np.array([max(r.seconds, 1e-9) * 1e3 for r in rows])
+        ys = np.array([max(r.variance, floor) for r in rows])
+        for row, x, y in zip(rows, ms, ys, strict=True):
             marker = "x" if row.biased else "v" if row.variance < floor else "o"
-            axes.plot(row.seconds * 1e3, y, marker)
-            axes.annotate(row.name, (row.seconds * 1e3, y), fontsize="small")
-        axes.set(xscale="log", yscale="log")
-        times = np.array(axes.get_xlim())
-        limits = axes.get_ylim()
-        costs = [r.cost for r in rows if r.cost > 0]
-        for cost in costs:
+            axes.plot(x, y, marker)
+            axes.annotate(row.name, (x, y), fontsize="small")
+        times = np.array([ms.min() / 1.5, ms.max() * 1.5])
+        for cost in (r.cost for r in rows if r.cost > 0):
             axes.plot(times, cost / times * 1e3, color="grey", lw=0.3, zorder=0)
-        axes.set(xlim=times, ylim=limits)
+        axes.set(xscale="log", yscale="log", xlim=times, ylim=(ys.min() / 2, ys.max() * 2))
         axes.set(xlabel="ms for a gradient", ylabel="variance of the gradient")
         axes.set_title(self.objective)
         return axes
