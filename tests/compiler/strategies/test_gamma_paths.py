@@ -89,7 +89,15 @@ def test_the_planner_scores_angles():
 
 # ---------------------------------------------------------------------------------- rejection
 
-POINT = {"plain": 0.6, "plate": 0.8, "scan": 1.0, "cond": 1.2, "beta": 1.5, "dirichlet": 0.8}
+POINT = {
+    "plain": 0.6,
+    "plate": 0.8,
+    "scan": 1.0,
+    "cond": 1.2,
+    "beta": 1.5,
+    "dirichlet": 0.8,
+    "inverse": 1.3,
+}
 
 
 def rejection_objective(strategy, samples_cond=flip.enum):
@@ -110,7 +118,7 @@ def rejection_objective(strategy, samples_cond=flip.enum):
         up = samples_cond(0.5)
         side = lax.cond(up, lambda: gamma.via(strategy)(t["cond"], 1.0), lambda: t["cond"])
         probs = dirichlet.via(strategy)(jnp.stack([t["dirichlet"], 1.2, 0.5]))
-        other = 1 / (1 + inverse_gamma.via(strategy)(t["beta"], 1.0) * 0)
+        other = 20 / (1 + inverse_gamma.via(strategy)(t["inverse"], 1.0))
         rest = 9 * beta.via(strategy)(t["beta"], 2.0) ** 2 + 30 * probs[0] * probs[1]
         return plain + plate + chain + 2 * side + rest + other
 
@@ -128,7 +136,8 @@ def rejection_value(**t):
         total += 2 * x
     b, c = t["beta"], t["dirichlet"]
     total += 2 * t["cond"] + 9 * b * (b + 1) / ((b + 2) * (b + 3))
-    return total + 30 * c * 1.2 / ((c + 1.7) * (c + 2.7)) + 1
+    inverse = integrate.quad(lambda x: stats.gamma.pdf(x, t["inverse"]) * x / (1 + x), 0, np.inf)
+    return total + 30 * c * 1.2 / ((c + 1.7) * (c + 2.7)) + 20 * inverse[0]
 
 
 @pytest.mark.parametrize("augment", [1, 5])
