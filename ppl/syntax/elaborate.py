@@ -195,7 +195,7 @@ def bind(
 def _static_size(program: str, name: str, x: Any) -> int:
     try:
         return int(x)
-    except Exception:
+    except (TypeError, ValueError):  # of a tracer, JAX's is a TypeError
         raise PplError(
             f"{program}: the size {name!r} must be known when the program is built",
             because=f"found {x}, which is computed during the run",
