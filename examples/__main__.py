@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 from examples import robust_regression, vae_digits
-from examples._report import arguments, console
+from examples._report import arguments
+from stdlib.report import console
 
 MAIN = {
     "Robust regression: the stars of CYG OB1": robust_regression.main,

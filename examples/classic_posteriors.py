@@ -29,7 +29,7 @@ import numpy as np
 import optax
 from sklearn import datasets
 
-from examples._report import OUTPUTS, console, print_table, run_as_script
+from examples._report import run_as_script
 from ppl import (
     bernoulli,
     exponential,
@@ -43,6 +43,7 @@ from ppl import (
     vi,
 )
 from ppl.lang.observed import flat_choices
+from stdlib.report import OUTPUTS, console, print_table
 
 CLOSE = 0.15
 """Standard deviations: full-rank means of the first four posteriors are nearer than that."""

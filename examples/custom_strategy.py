@@ -16,10 +16,11 @@ import jax.numpy as jnp
 from jax import lax
 from rich.table import Table
 
-from examples._report import arguments, console
+from examples._report import arguments
 from ppl import param, unit_interval, vi
 from ppl.lang.supports import unit_interval as on_unit_interval
 from ppl.vi.extend import Choice, Family, Val, make_distribution, register_strategy
+from stdlib.report import console
 
 # ------------------------------------------------------------------------------ a distribution
 

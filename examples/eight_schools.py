@@ -11,8 +11,9 @@ from pathlib import Path
 import jax.numpy as jnp
 import optax
 
-from examples._report import OUTPUTS, console, run_as_script
+from examples._report import run_as_script
 from ppl import gen, half_cauchy, normal, vi
+from stdlib.report import OUTPUTS, console
 
 EFFECTS = jnp.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
 ERRORS = jnp.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])

@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from examples._report import OUTPUTS, console, print_table, run_as_script, save_figure
+from examples._report import run_as_script
 from ppl import flip, gen, half_normal, log_normal, normal, param, positive, vi
+from stdlib.report import OUTPUTS, console, print_table, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

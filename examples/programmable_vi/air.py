@@ -26,10 +26,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from examples._report import OUTPUTS, console, print_table, run_as_script, save_figure
+from examples._report import run_as_script
 from examples.programmable_vi import scenes
 from examples.programmable_vi.scenes import CANVAS, DIGIT, Scenes, cut, paste
 from ppl import bind_params, flip, gen, normal, param, seed, sim, vi
+from stdlib.report import OUTPUTS, console, print_table, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

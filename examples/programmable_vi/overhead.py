@@ -22,8 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.harness import Ratios, interleave
-from examples._report import OUTPUTS, print_table, run_as_script
+from examples._report import run_as_script
 from ppl import bernoulli, gen, normal, param, vi
+from stdlib.report import OUTPUTS, print_table
 
 PIXELS, HIDDEN, LATENT = 784, 200, 10
 PAPER = {  # batch: milliseconds (ours, by hand), on its GPU
