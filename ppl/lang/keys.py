@@ -28,6 +28,14 @@ def choice_key(key: jax.Array, address: str, n: Any) -> jax.Array:
     return _marked(key, first + jnp.uint32(n) * _ODD, place)
 
 
+def key_beside(key: jax.Array, purpose: str) -> jax.Array:
+    """A key for more noise at a choice whose draw has used `key`.
+
+    A small `fold_in` will not do: it is what a `split` by the draw itself returns.
+    """
+    return choice_key(key, purpose, 0)
+
+
 def sample_keys(key: jax.Array, num_samples: int) -> jax.Array:
     """The base keys of independent samples."""
     return jax.vmap(lambda i: _marked(key, np.uint32(0), i * _ODD))(
