@@ -8,6 +8,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ppl.compiler.estimator import Estimator
@@ -102,4 +103,4 @@ def _describe_key(key: jax.Array) -> dict[str, Any]:
 
 
 def _made_key(generator: str, words: list[int]) -> jax.Array:
-    return jax.random.wrap_key_data(np.asarray(words, np.uint32), impl=generator)
+    return jax.random.wrap_key_data(jnp.asarray(words, jnp.uint32), impl=generator)
