@@ -48,7 +48,7 @@ def learn_prior(
     *,
     steps: int,
     by: vi.QuadraticSolver,
-    precision: float = 1e3,
+    precision: Array | float = 1e3,
     df: float = 100.0,
     rate: float = 1e-3,
 ) -> Learned:

@@ -31,25 +31,21 @@ def regression_net(
     return start, lambda weights, x: jax.vmap(lambda x: net(weights, x[None])[0])(x)
 
 
-def prototype_net(
+def classifier_net(
     key: Key[Array, ""], width: int = 32, features: int = 16
-) -> tuple[Float[Array, " weights"], Callable]:
-    """Logits by distance to the classes' mean features (Snell et al. 2017): the head is the task's
-    own, so that the names of classes do not matter.
+) -> tuple[Float[Array, " weights"], int, Callable[[Array, Array], Array]]:
+    """64-32-16, tanh, and a linear head for the classes, which starts at 0: its names mean nothing
+    before a task's labels are seen, so each task has to find its own head.
 
-    `(weights, (images [points, 64], labels [points, ways])) -> [points * ways]`: labels are one-hot
-    rows, zero for a point whose class is not known. A point is left out of its own prototype, so a
-    labelled point is classified by the others.
+    Returns the start weights, how many of them (the first) are the head, and
+    `(weights, images [points, 64]) -> [points * ways]`: logits.
     """
-    start, net = flat_mlp(key, 64, features, width, 1)
+    body, net = flat_mlp(key, 64, features, width, 1)
+    size = (features + 1) * WAYS
 
-    def logits(weights: Array, x: tuple[Array, Array]) -> Array:
-        images, labels = x
-        z = jax.vmap(lambda image: net(weights, image))(images)
-        sums, counts = labels.T @ z, jnp.sum(labels, 0)
-        others = counts - labels  # [points, ways]
-        prototypes = (sums - labels[..., None] * z[:, None]) / others[..., None]
-        distances = jnp.sum((z[:, None] - prototypes) ** 2, -1)
-        return -distances.reshape(len(images) * WAYS)
+    def logits(weights: Array, images: Array) -> Array:
+        head = weights[:size].reshape(features + 1, WAYS)
+        z = jnp.tanh(jax.vmap(lambda image: net(weights[size:], image))(images))
+        return (z @ head[:-1] + head[-1]).ravel()
 
-    return start, logits
+    return jnp.concatenate([jnp.zeros(size), body]), size, logits

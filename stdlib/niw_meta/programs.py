@@ -130,19 +130,21 @@ def independent(
     df: float,
     by: vi.QuadraticSolver,
     start: Array,
-    precision: float,
+    precision: Array | float,
 ) -> tuple[Program, Program]:
     """The same with independent coordinates, for networks: IW of size 1 is an inverse gamma.
 
     Args:
         start: of the guide's mean m.
-        precision: of the weights, df / V, at the start; its logarithm is the parameter.
+        precision: of the weights, df / V, at the start, for each or for all; its logarithm is the
+            parameter.
         total, df, by: as above.
 
     Raises:
         ValueError: `df` or `precision` is not positive.
     """
-    if not (df > 0 and precision > 0):
+    precisions = jnp.broadcast_to(jnp.asarray(precision, start.dtype), start.shape)
+    if not (df > 0 and bool(jnp.all(precisions > 0))):
         raise ValueError(f"independent: df {df} and precision {precision} must be positive")
 
     @gen
@@ -165,10 +167,9 @@ def independent(
     @gen
     def guide(x, y):
         m = param("m", start)
-        precision_ = jnp.exp(param("log_precision", jnp.full(len(start), jnp.log(precision))))
-        variance = inverse_gamma.reparam(df / 2, df / precision_ / 2) @ "variance"
+        sd = jnp.exp(-param("log_precision", jnp.log(precisions)) / 2)  # V = df sd^2
+        variance = inverse_gamma.reparam(df / 2, df / 2 * sd**2) @ "variance"
         normal.reparam(m, jnp.sqrt(variance / (prior.strength + total))) @ "mu"
-        sd = 1 / jnp.sqrt(precision_)
         plate(local, in_axes=(0, 0, None, None), total=total)(x, y, m, sd) @ "tasks"
 
     return model, guide
@@ -199,7 +200,10 @@ def new_task(network: Network, emission: Program) -> tuple[Program, Program]:
 
     @gen
     def guide(x, loc, scale):
-        mean, log_scale = param("mean", jnp.zeros_like(loc)), param("log_scale", -jnp.ones_like(loc))
+        mean, log_scale = (
+            param("mean", jnp.zeros_like(loc)),
+            param("log_scale", -jnp.ones_like(loc)),
+        )
         normal.reparam(mean, jnp.exp(log_scale)) @ "weights"
 
     return model, guide

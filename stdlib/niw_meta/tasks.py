@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float, Int
 
 NOISE = 0.3
 """Standard deviation of the observations of both regressions."""
@@ -66,7 +65,7 @@ def sinusoids(count: int, points: int, seed: int) -> Sinusoids:
 
 
 class DigitTasks(NamedTuple):
-    """Few-shot classification: the classes of a task are some digits under new names.
+    """Few-shot classification of digits, each turned or mirrored its own way, under new names.
 
     Attributes:
         images: `[tasks, points, 64]`, between 0 and 1; the points of the support come first, and
@@ -75,7 +74,7 @@ class DigitTasks(NamedTuple):
     """
 
     images: Float[np.ndarray, "tasks points pixels"]
-    labels: np.ndarray
+    labels: Int[np.ndarray, "tasks points"]
 
 
 WAYS, SHOTS, QUERIES = 3, 3, 5
@@ -83,23 +82,24 @@ TRAINING_DIGITS, HELD_OUT_DIGITS = (0, 1, 2, 3, 4, 5), (6, 7, 8, 9)
 
 
 def digit_tasks(count: int, digits: tuple[int, ...], seed: int) -> DigitTasks:
-    """Tasks of 3 classes with 3 support and 5 query images each, from these digits only."""
+    """Tasks of 3 classes with 3 support and 5 query images each.
+
+    A class is one of `digits` under one of the 8 symmetries of the square (as Omniglot's classes
+    are turned to have more of them); the classes of a task are different digits.
+    """
     from sklearn.datasets import load_digits
 
     rng = np.random.default_rng(seed)
     images, targets = load_digits(return_X_y=True)
-    images = (images / 16).astype(np.float32)
+    upright = (images / 16).astype(np.float32).reshape(-1, 8, 8)
+    turned = [np.rot90(upright, k, (1, 2)) for k in range(4)]
+    classes = np.stack([*turned, *(np.swapaxes(t, 1, 2) for t in turned)]).reshape(8, -1, 64)
     rows = [np.flatnonzero(targets == d) for d in digits]
     each = SHOTS + QUERIES
-    chosen = np.empty((count, each, WAYS), int)
-    for i in range(count):
-        for way, digit in enumerate(rng.permutation(len(digits))[:WAYS]):
-            chosen[i, :, way] = rng.choice(rows[digit], each, replace=False)
-    labels = np.broadcast_to(np.arange(WAYS, dtype=np.int32), chosen.shape)
-    return DigitTasks(images[chosen.reshape(count, -1)], labels.reshape(count, -1).copy())
-
-
-def one_hot(labels: Array, known: int) -> Array:
-    """Rows of the first `known` labels, and zeros for the others: `[..., points, ways]`."""
-    rows = jax.nn.one_hot(labels, WAYS)
-    return rows * (np.arange(labels.shape[-1]) < known)[:, None]
+    chosen = np.stack([rng.permutation(len(digits))[:WAYS] for _ in range(count)])
+    found = np.empty((count, each, WAYS, 64), np.float32)
+    for task, way in np.ndindex(count, WAYS):
+        own = rows[chosen[task, way]]
+        found[task, :, way] = classes[rng.integers(8), rng.permutation(own)[:each]]
+    labels = np.broadcast_to(np.arange(WAYS, dtype=np.int32), (count, each, WAYS))
+    return DigitTasks(found.reshape(count, -1, 64), labels.reshape(count, -1).copy())
