@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array
 
@@ -59,7 +58,7 @@ from ppl.compiler.tables import (
 from ppl.compiler.worlds import Shares
 from ppl.lang.keys import choice_key
 from ppl.lang.seed import Keys
-from ppl.lang.staged import Atom, Block, Eqn, Lit, Var
+from ppl.lang.staged import Atom, Block, Eqn, Lit, Var, equal_literals
 
 
 class Lowering:
@@ -356,7 +355,7 @@ def _site_at_itself(log_density: Eqn) -> Eqn | None:
 
 def _same_atom(a: Atom, b: Atom) -> bool:
     if isinstance(a, Lit) and isinstance(b, Lit):
-        return a.aval == b.aval and bool(np.all(a.val == b.val))
+        return equal_literals(a, b)
     return a is b
 
 
