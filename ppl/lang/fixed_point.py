@@ -159,7 +159,9 @@ def _solve_jvp(primals: Any, tangents: Any) -> tuple[Iterated, Iterated]:
     (step, start, rule), (moved, *_) = primals, tangents
     end = _solve(step, start, rule)
     _, jacobian = jax.linearize(step, end.value)
-    _, direct = eqx.filter_jvp(lambda step: step(end.value), (step,), (moved,))
+    value, direct = eqx.filter_jvp(lambda step: step(end.value), (step,), (moved,))
+    # What does not move is `None` there.
+    direct = jax.tree.map(lambda x, t: jnp.zeros_like(x) if t is None else t, value, direct)
 
     def solve(residual_of: Callable[[PyTree], PyTree], b: PyTree) -> PyTree:
         # residual_of(t) = t - J t, or its transpose

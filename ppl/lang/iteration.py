@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, PyTree
 class Plain(eqx.Module):
     """z <- step(z): converges if `step` is a contraction, at the contraction's rate."""
 
-    def start(self, x: Float[Array, " n"], fx: Float[Array, " n"]) -> Any:
+    def memory_for(self, x: Float[Array, " n"]) -> Any:
         return ()
 
     def propose(
@@ -52,15 +52,19 @@ class Anderson(eqx.Module):
                 f"{self.ridge}"
             )
 
-    def start(self, x: Float[Array, " n"], fx: Float[Array, " n"]) -> Any:
-        # Filled with copies of the first pair, which share its weight.
-        return jnp.stack([fx] * self.memory), jnp.stack([fx - x] * self.memory)
+    def memory_for(self, x: Float[Array, " n"]) -> Any:
+        empty = jnp.zeros((self.memory, *x.shape), x.dtype)
+        return empty, empty
 
     def propose(
         self, memory: Any, x: Float[Array, " n"], fx: Float[Array, " n"], steps: Int[Array, ""]
     ) -> tuple[Float[Array, " n"], Any]:
-        place = steps % self.memory
-        values, residuals = memory[0].at[place].set(fx), memory[1].at[place].set(fx - x)
+        # At first all pairs are copies of the only one, and share its weight.
+        here = (jnp.arange(self.memory) == steps % self.memory) | (steps == 0)
+        values, residuals = (
+            jnp.where(here[:, None], new, old)
+            for new, old in zip((fx, fx - x), memory, strict=True)
+        )
         gram = residuals @ residuals.T
         largest = jnp.max(jnp.diagonal(gram))
         gram = gram / jnp.where(largest > 0, largest, 1)
@@ -89,6 +93,8 @@ class Iterated(NamedTuple):
 
 
 class _State(NamedTuple):
+    """`x` is to be evaluated next; `fx` and `residual` are of the value before."""
+
     x: Array
     fx: Array
     residual: Array
@@ -120,18 +126,12 @@ def iterate(
         return (s.residual > allowed(s.fx)) & (s.steps < max_steps)
 
     def body(s: _State) -> _State:
-        x, memory = acceleration.propose(s.memory, s.x, s.fx, s.steps)
-        fx = flat(x)
-        return _State(x, fx, _distance(fx, x), memory, s.steps + 1)
+        fx = flat(s.x)
+        x, memory = acceleration.propose(s.memory, s.x, fx, s.steps)
+        return _State(x, fx, jnp.max(jnp.abs(fx - s.x), initial=0), memory, s.steps + 1)
 
-    fx = flat(first)
-    before = _State(
-        first, fx, _distance(fx, first), acceleration.start(first, fx), jnp.ones((), int)
-    )
-    end = lax.while_loop(unfinished, body, before)
-    converged = end.residual <= allowed(end.fx)
+    infinite = jnp.full((), jnp.inf, first.dtype)
+    begin = _State(first, first, infinite, acceleration.memory_for(first), jnp.zeros((), int))
+    end = lax.while_loop(unfinished, body, begin)
+    converged = (end.residual <= allowed(end.fx)) & jnp.isfinite(end.residual)
     return Iterated(unravel(end.fx), end.residual, end.steps, converged)
-
-
-def _distance(a: Array, b: Array) -> Array:
-    return jnp.max(jnp.abs(a - b), initial=0)

@@ -72,7 +72,9 @@ def _jvp(primals: Any, tangents: Any, **static: Any) -> Any:
 def _batch(size: int, args: Any, dims: Any, **static: Any) -> Any:
     if all(d is None for d in dims):
         return require_p.bind(*args, **static), None
-    shape = next(np.delete(np.shape(x), d) for x, d in zip(args, dims, strict=True) if d is not None)
+    shape = next(
+        np.delete(np.shape(x), d) for x, d in zip(args, dims, strict=True) if d is not None
+    )
     lanes = [
         jnp.broadcast_to(x if d is None else jnp.moveaxis(x, d, 0), (size, *shape))
         for x, d in zip(args, dims, strict=True)

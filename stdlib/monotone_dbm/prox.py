@@ -54,6 +54,7 @@ def log_prox(x: Float[Array, "*nodes k"], step: ArrayLike) -> Float[Array, "*nod
 @jax.custom_jvp
 def _log_prox(x: Array, a: Array) -> Array:
     x = x - jnp.max(x, -1, keepdims=True)
+
     # There the largest z is 1: the sum is at least 1, and Newton's method comes down from there.
     def newton(_: Array, nu: Array) -> Array:
         z = jnp.exp(_log_z(x + nu, a))
