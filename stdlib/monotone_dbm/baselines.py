@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ppl import categorical, density, flip, fixed_point, frozen, gen, param, sim, vi
+from ppl import categorical, density, fixed_point, flip, frozen, gen, param, sim, vi
 from ppl.vi import Objective
 from stdlib.monotone_dbm.programs import corruption
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
 
@@ -92,5 +93,7 @@ def parallel(
     energy: Energy, q: Float[Array, " n"], clamp: Clamp | None = None
 ) -> Float[Array, " n"]:
     """The naive update of all nodes at once, q <- softmax(Phi q + b)."""
-    one = eqx.tree_at(lambda e: e.step, energy, jnp.ones_like(energy.step))
-    return one.forward_backward(q, energy.layers.clamp({}) if clamp is None else clamp)
+    values, seen = energy.layers.clamp({}) if clamp is None else clamp
+    fields = energy.layers.split(energy.field(q))
+    updated = energy.layers.join({name: jax.nn.softmax(part) for name, part in fields.items()})
+    return jnp.where(seen, values, updated)

@@ -18,7 +18,6 @@ import optax
 from jaxtyping import Array
 
 from ppl import Anderson, bind_params, vi
-from ppl.errors import PplError
 from stdlib.monotone_dbm.baselines import Restricted, regress, regression_objective
 from stdlib.monotone_dbm.coupling import Dense, check_coupling, monotone, same_node
 from stdlib.monotone_dbm.equilibrium import Clamp, Energy, mean_field, parallel, residual
@@ -34,9 +33,11 @@ from stdlib.monotone_dbm.programs import (
     outer,
     parametrised,
 )
-from stdlib.report import Claim, console, print_table, save_figure
+from stdlib.report import Claim, print_table, save_figure
 
 KEEP, MARGIN = 0.4, 0.05
+SCALES = (1.0, 3.0, 6.0)
+STEPS = (40, 300)
 SOLVER: dict[str, Any] = {"tol": 1e-2, "max_steps": 300, "acceleration": Anderson()}
 
 
@@ -66,7 +67,7 @@ def infer(smoke: bool) -> tuple[list[Claim], dict[str, np.ndarray]]:
             Claim.at_least("frustrated: last change, parallel", paths["parallel"][-1], 0.99),
             Claim.at_most("frustrated: last change, FB", paths["forward-backward"][-1], 1e-10),
         ]
-        counts = {s: several(s, 10 if smoke else 30) for s in (1.0, 3.0, 6.0)}
+        counts = dict(zip(SCALES, several(SCALES, 30), strict=True))
         print_table(
             "Mean-field solutions found by coordinate ascent, free couplings",
             ("scale", "solutions"),
@@ -133,19 +134,29 @@ def frustrated(steps: int = 400) -> dict[str, np.ndarray]:
 
         return jax.lax.scan(one, energy.uniform(clamp), None, steps)[1]
 
-    return {n: np.asarray(jax.jit(lambda u=u: changes(u))()) for n, u in updates.items()}
+    paths = jax.jit(lambda: {name: changes(update) for name, update in updates.items()})()
+    return {name: np.asarray(path) for name, path in paths.items()}
 
 
-def several(scale: float, starts: int) -> int:
-    """How many different solutions coordinate ascent finds for a free coupling."""
+def several(scales: tuple[float, ...], starts: int) -> list[int]:
+    """How many different solutions coordinate ascent finds for a free coupling, by its scale."""
     rng, layers = np.random.default_rng(0), Layers({"x": Layer(18, 2)})
-    g = rng.normal(size=(layers.size, layers.size))
-    phi = np.where(same_node(layers), 0, scale * (g + g.T) / np.sqrt(layers.size))
-    check_coupling(jnp.asarray(phi), layers)
-    energy = Energy.of(jnp.asarray(phi), jnp.asarray(rng.normal(size=layers.size)), layers)
-    q = rng.dirichlet(np.ones(2), size=(starts, 18)).reshape(starts, -1)
-    ascend = jax.jit(jax.vmap(lambda q: coordinate_ascent(energy, q, layers.clamp({}), 400)))
-    return len(np.unique(np.round(np.asarray(ascend(jnp.asarray(q))), 4), axis=0))
+    g, bias = rng.normal(size=(layers.size, layers.size)), rng.normal(size=layers.size)
+    q = jnp.asarray(rng.dirichlet(np.ones(2), size=(starts, 18)).reshape(starts, -1))
+    clamp = layers.clamp({})
+
+    @jax.jit
+    def ascend(phi: Array) -> Array:
+        energy = Energy.of(phi, jnp.asarray(bias), layers)
+        return jax.vmap(lambda q: coordinate_ascent(energy, q, clamp, 400))(q)
+
+    counts = []
+    for scale in scales:
+        phi = np.where(same_node(layers), 0, scale * (g + g.T) / np.sqrt(layers.size))
+        check_coupling(jnp.asarray(phi), layers)
+        found = np.round(np.asarray(ascend(jnp.asarray(phi))), 4)
+        counts.append(len(np.unique(found, axis=0)))
+    return counts
 
 
 def best_guide(smoke: bool) -> float:
@@ -226,30 +237,28 @@ def train_machine(
     def test(params: dict[str, Any]) -> Any:
         energy = bind_params(lambda: parametrised(layers, init, MARGIN, tangent), params)()
 
-        def one(image: Array, seen: Array, **solver: Any) -> Any:
+        def one(image: Array, seen: Array, steps: int) -> Any:
+            solver = {**SOLVER, "tol": 1e-6, "max_steps": steps, "strict": False}
             fields, found = field(energy, image, seen, **solver)
             clamp = layers.clamp({PIXELS: image}, {PIXELS: seen})
             return fields, found, residual(energy, found.value, clamp)
 
-        rows = jnp.asarray(data.test_images), jnp.asarray(data.seen)
-        fields, found, _ = jax.vmap(
-            lambda x, s: one(x, s, tol=1e-6, max_steps=2_000, strict=False)
-        )(*rows)
-        at = lambda n: jax.vmap(lambda x, s: one(x, s, tol=1e-9, max_steps=n, strict=False)[2])(
-            *rows
-        )
+        images, masks = jnp.asarray(data.test_images), jnp.asarray(data.seen)
+        by_steps = {n: jax.vmap(lambda x, s, n=n: one(x, s, n))(images, masks) for n in STEPS}
+        fields, found, _ = by_steps[STEPS[-1]]
+        worst = {n: jnp.max(result[2]) for n, result in by_steps.items()}
         free = jnp.eye(layers.size) - same_node(layers) / layers.states
         phi = free @ energy.phi @ free if tangent else energy.phi
         least = (2 if tangent else 1) - jnp.linalg.eigvalsh(phi)[-1]
-        return fields, found, {n: jnp.max(at(n)) for n in (40, 300)}, least
+        return fields, found.steps, worst, least
 
-    fields, found, residuals, least = test(fit.params)
+    fields, steps_taken, residuals, least = test(fit.params)
     on = fields[PIXELS][..., 1] - fields[PIXELS][..., 0]
     return Machine(
         score(data, on, fields[LABEL][:, 0]),
         {n: float(r) for n, r in residuals.items()},
         float(least),
-        (float(found.steps.mean()), int(found.steps.max())),
+        (float(steps_taken.mean()), int(steps_taken.max())),
         fit.seconds,
     )
 
@@ -275,7 +284,7 @@ def learn(smoke: bool) -> tuple[list[Claim], tuple[Digits, dict[str, Scores]]]:
     if smoke:
         machines = {
             "machine, 32 hidden, tangent": train_machine(
-                data, dense(32), 120, tangent=True, rate=1e-2
+                data, dense(32), 60, tangent=True, rate=1e-2
             )
         }
     else:

@@ -19,8 +19,7 @@ States = Mapping[str, Int[Array, " nodes"]]
 
 @dataclass(frozen=True)
 class Layer:
-    """`nodes` nodes of `states` states each; with `grid`, `nodes` = height x width x groups of them,
-    in this order."""
+    """Nodes of `states` states each; on a grid there are height x width x groups, in this order."""
 
     nodes: int
     states: int
@@ -99,11 +98,11 @@ class Layers(dict[str, Layer]):
         for name, layer in self.items():
             value = jnp.asarray(values.get(name, jnp.zeros(layer.nodes, int)))
             known = jnp.asarray((seen or {}).get(name, jnp.full(layer.nodes, name in values)))
-            found = f"{value.shape} and {known.dtype}{known.shape}"
-            if not (value.shape == known.shape == (layer.nodes,) and known.dtype == bool):
+            shape, found = (layer.nodes,), f"{value.shape} and {known.dtype}{known.shape}"
+            if not (value.shape == known.shape == shape and known.dtype == bool):
                 raise ShapeError(
                     f"observations of layer {name!r} do not fit",
-                    because=f"expected values and booleans of shape ({layer.nodes},), found {found}",
+                    because=f"expected values and booleans of shape {shape}, found {found}",
                     fix="one state and one flag for each node",
                 )
             valid = (value >= 0) & (value < layer.states) & (value == jnp.floor(value))

@@ -68,11 +68,13 @@ def _log_z(y: Array, a: Array) -> Array:
     """The u with a u + (1 - a) e^u = y - a, by Halley's method."""
     r = y - a
     u = jnp.where(r <= 0, r / a, jnp.minimum(r / a, jnp.log1p(r / jnp.maximum(1 - a, 1e-30))))
-    for _ in range(_HALLEY):
+
+    def halley(_: Array, u: Array) -> Array:
         curvature = (1 - a) * jnp.exp(u)
         h, slope = a * u + curvature - r, a + curvature
-        u = u - 2 * h * slope / (2 * slope**2 - h * curvature)
-    return u
+        return u - 2 * h * slope / (2 * slope**2 - h * curvature)
+
+    return lax.fori_loop(0, _HALLEY, halley, u)
 
 
 @jax.custom_jvp
@@ -81,12 +83,15 @@ def _log_prox_binary(x: Array, a: Array) -> Array:
     r = jnp.abs(x[..., 0] - x[..., 1])
     t = r / (a + (1 - a) / 2)  # below the solution, as tanh(t / 2) <= t / 2
     t = jnp.maximum(t, (r - (1 - a)) / a)  # and so is this, as tanh <= 1
-    for _ in range(_HALLEY_BINARY):
+
+    def halley(_: Array, t: Array) -> Array:
         tanh = jnp.tanh(t / 2)
         sech2 = 1 - tanh**2
         h, slope = a * t + (1 - a) * tanh - r, a + (1 - a) / 2 * sech2
         curvature = -(1 - a) / 2 * tanh * sech2
-        t = t - 2 * h * slope / (2 * slope**2 - h * curvature)
+        return t - 2 * h * slope / (2 * slope**2 - h * curvature)
+
+    t = lax.fori_loop(0, _HALLEY_BINARY, halley, t)
     t = jnp.where(x[..., 0] < x[..., 1], -t, t)
     return jax.nn.log_sigmoid(jnp.stack([t, -t], -1))
 
