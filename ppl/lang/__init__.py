@@ -58,6 +58,8 @@ from ppl.lang.distributions import wishart as wishart
 from ppl.lang.distributions import zipf as zipf
 from ppl.lang.expectation import E as E
 from ppl.lang.factor import factor as factor
+from ppl.lang.fixed_point import FixedPoint as FixedPoint
+from ppl.lang.fixed_point import fixed_point as fixed_point
 from ppl.lang.frozen import frozen as frozen
 from ppl.lang.inference import Inference as Inference
 from ppl.lang.inference import Target as Target
@@ -65,6 +67,8 @@ from ppl.lang.inference import importance as importance
 from ppl.lang.inference import sir as sir
 from ppl.lang.inference import smc as smc
 from ppl.lang.inline import inline as inline
+from ppl.lang.iteration import Anderson as Anderson
+from ppl.lang.iteration import Plain as Plain
 from ppl.lang.loop import scan as scan
 from ppl.lang.marginal import marginal as marginal
 from ppl.lang.mask import mask as mask
@@ -75,6 +79,7 @@ from ppl.lang.param import param as param
 from ppl.lang.plate import plate as plate
 from ppl.lang.program import Program as Program
 from ppl.lang.program import gen as gen
+from ppl.lang.require import require as require
 from ppl.lang.seed import seed as seed
 from ppl.lang.supports import boolean as boolean
 from ppl.lang.supports import correlation_cholesky as correlation_cholesky
