@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ppl.compiler.influence import Analysis, site_of
+from ppl.compiler.influence import Analysis, Past, site_of
 from ppl.compiler.region import Region
 from ppl.compiler.strategies.base import Strategy
 from ppl.errors import StrategyError, suggestion
@@ -55,8 +55,10 @@ class Program:
                 yield eqn, site
 
     def depends(self, atoms: Sequence[Atom], site: Eqn) -> bool:
-        """Whether a choice's draw can change one of these values."""
-        return any(site_of(s) is site for a in atoms for s in self.analysis.of(a).score)
+        """Whether a choice's draw can change one of these values, which stand beside it. In a
+        loop: the draw of this step; what the state remembers of earlier ones is given."""
+        sources = (s for a in atoms for s in self.analysis.of(a).score)
+        return any(site_of(s) is site and not isinstance(s, Past) for s in sources)
 
     def _used_otherwise(self, var: Var) -> bool:
         """Whether a term of the region is also read where it is not just added up."""
