@@ -46,14 +46,18 @@ class Guidance(NamedTuple):
     Attributes:
         coefficients: of the features, the same for all dimensions.
         log_spread: log of what the noise's scale is multiplied by.
-        target, when: the next observation and its time.
+        target: the next observation.
+        left: the time to it.
+        memory: what the processes add to the state until then, on average: weights (e^(-rate left)
+            - 1) for each.
         observed: all observations, with the dimensions first.
     """
 
     coefficients: Float[Array, "steps features"]
     log_spread: Float[Array, " steps"]
     target: Float[Array, "steps dims"]
-    when: Float[Array, " steps"]
+    left: Float[Array, " steps"]
+    memory: Float[Array, "steps processes"]
     observed: Float[Array, "steps dims observations"]
 
 
@@ -67,9 +71,10 @@ def affine_guidance(
     """The inputs of `affine_control` for observations at some times."""
     starts = np.arange(sde.steps) * sde.dt
     following = np.searchsorted(times, starts + sde.dt / 2).clip(max=len(times) - 1)
+    left = times[following] - starts
+    memory = np.expm1(-sde.noise.rates * left[:, None]) * sde.noise.weights(sde.hurst)
     every = jnp.broadcast_to(observed.T, (sde.steps, *observed.T.shape))
-    when = jnp.asarray(times[following], observed.dtype)
-    return Guidance(coefficients, log_spread, observed[following], when, every)
+    return Guidance(coefficients, log_spread, observed[following], jnp.asarray(left), memory, every)
 
 
 def num_features(noise: FractionalNoise, observations: int) -> int:
@@ -78,12 +83,14 @@ def num_features(noise: FractionalNoise, observations: int) -> int:
 
 
 def affine_control(t: Array, x: Array, y: Array, inputs: Guidance) -> tuple[Array, Array]:
-    """Free coefficients for each step, times: the distance to the next observation over the time
-    left, the state, 1, and all observations; and the noise's scale times exp(log_spread).
+    """Free coefficients for each step, times: how far the next observation is from where the noise
+    leads by itself, over the time left; the state, 1, the processes, and all observations. And
+    the noise's scale times exp(log_spread).
 
-    For a linear equation the exact posterior is of this form.
+    For a linear equation the exact posterior is of this form. With one observation its control is
+    the first feature times a number (Doob's transform).
     """
-    toward = (inputs.target - x) / (inputs.when - t + REACTION)
+    toward = (inputs.target - x - y @ inputs.memory) / (inputs.left + REACTION)
     columns = jnp.stack([toward, x, jnp.ones_like(x)], 1)
     features = jnp.concatenate([columns, y, inputs.observed], 1)
     return features @ inputs.coefficients, jnp.exp(inputs.log_spread)

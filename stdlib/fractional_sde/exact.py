@@ -23,7 +23,7 @@ def covariance(kind: Kind, hurst: float, times: Times) -> Covariance:
     s, t = np.minimum(times[:, None], times), np.maximum(times[:, None], times)
     if kind == "I":
         power = 2 * hurst
-        rate = float(variance_rate(kind, hurst))
+        rate = variance_rate(kind, hurst)
         return rate / 2 * (s**power + t**power - (t - s) ** power)
     a = hurst + 0.5
     ratio = np.divide(s, t, out=np.zeros_like(s), where=t > 0)

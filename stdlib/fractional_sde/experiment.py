@@ -134,7 +134,7 @@ def moment_claims(smoke: bool) -> list[Claim]:
     """dX = -theta X dt + dB_H, X(0) = 0, type I with Var B = t^(2H)."""
     grid, rows, worst = np.linspace(0, 2, 401), [], {"slow": 0.0, "simulated": 0.0}
     for hurst, theta in FOU:
-        driver = exact.covariance("I", hurst, grid) / float(variance_rate("I", hurst))
+        driver = exact.covariance("I", hurst, grid) / variance_rate("I", hurst)
         true = moments(exact.linear_covariance(grid, driver, theta))
         found = {"exact": true}
         for name, rates in (("5 rates", geometric_rates()), ("8 rates", SLOW_RATES)):
@@ -304,9 +304,9 @@ def run_video() -> VideoResult:
         for f, learns in zip(fits, (True, False), strict=True)
     ]
     shown = held_out[:2]
-    screens, found = jax.jit(jax.vmap(seed(bind_params(video.reconstruct, fits[0].params)), (None, 0)))(
-        jax.random.key(2), shown
-    )
+    screens, found = jax.jit(
+        jax.vmap(seed(bind_params(video.reconstruct, fits[0].params)), (None, 0))
+    )(jax.random.key(2), shown)
     hurst = float(fits[0].params["hurst"])
     return VideoResult(
         hurst, np.stack(log_weights), (shown, np.asarray(screens)), places[:2], np.asarray(found)
@@ -332,9 +332,7 @@ def video_claims(result: VideoResult) -> list[Claim]:
 # -------------------------------------------------------------------------------------- figure
 
 
-def figure(
-    bridges: list[BridgeResult], learned: HurstResult, filmed: VideoResult | None
-) -> Figure:
+def figure(bridges: list[BridgeResult], learned: HurstResult, filmed: VideoResult | None) -> Figure:
     """Bridges' standard deviations, the Hurst index while it is learned, and a video."""
     from matplotlib.figure import Figure
 

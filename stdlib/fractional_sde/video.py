@@ -15,8 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 from jax.scipy.signal import convolve2d
+from jaxtyping import Array, Float
 
 from ppl import density, gen, normal, param, sim, vi
 from stdlib.fractional_sde import exact

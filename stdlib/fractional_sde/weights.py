@@ -23,9 +23,11 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
+import jax.scipy.special as jsp
 import numpy as np
-from jax.scipy.special import gammaln
+import scipy.special as sp
 from jaxtyping import Array, Float
 from scipy.special import gamma
 
@@ -50,17 +52,18 @@ def geometric_rates(processes: int = 5, largest: float = 20.0) -> Rates:
     return np.geomspace(*ends, processes)
 
 
-def variance_rate(kind: Kind, hurst: Any) -> Float[Array, ""]:
-    """V such that Var B_H(t) = V t^(2H); it is 1 for H = 1/2.
+def variance_rate(kind: Kind, hurst: Any) -> Any:
+    """V such that Var B_H(t) = V t^(2H); it is 1 for H = 1/2. In double precision, unless H is an
+    array of JAX.
 
     The form with cos(pi H) / (1 - 2H) that is often seen for type I is 0/0 at H = 1/2.
     """
-    h = jnp.asarray(hurst)
+    lib, gammaln = (jnp, jsp.gammaln) if isinstance(hurst, jax.Array) else (np, sp.gammaln)
     log_gammas = {
-        "I": gammaln(2 - 2 * h) - gammaln(h + 0.5) - gammaln(1.5 - h),
-        "II": -2 * gammaln(h + 0.5),
+        "I": gammaln(2 - 2 * hurst) - gammaln(hurst + 0.5) - gammaln(1.5 - hurst),
+        "II": -2 * gammaln(hurst + 0.5),
     }
-    return jnp.exp(log_gammas[kind]) / (2 * h)
+    return lib.exp(log_gammas[kind]) / (2 * hurst)
 
 
 def gram(kind: Kind, rates: Rates, horizon: float) -> Float[np.ndarray, "processes processes"]:
@@ -83,8 +86,7 @@ def cross(kind: Kind, rates: Rates, horizon: float, hurst: float) -> Rates:
 
 def square(kind: Kind, horizon: float, hurst: float) -> float:
     """c, the integral over [0, T] of Var B_H."""
-    rate = float(variance_rate(kind, hurst))
-    return rate * horizon ** (2 * hurst + 1) / (2 * hurst + 1)
+    return variance_rate(kind, hurst) * horizon ** (2 * hurst + 1) / (2 * hurst + 1)
 
 
 def cost(kind: Kind, rates: Rates, horizon: float, hurst: float, weights: Any) -> float:
@@ -99,9 +101,7 @@ def optimal_weights(kind: Kind, rates: Rates, horizon: float, hurst: float) -> R
     return np.linalg.solve(gram(kind, rates, horizon), cross(kind, rates, horizon, hurst))
 
 
-def weights_at(
-    hurst: Any, kind: Kind, rates: Rates, horizon: float
-) -> Float[Array, " processes"]:
+def weights_at(hurst: Any, kind: Kind, rates: Rates, horizon: float) -> Float[Array, " processes"]:
     """`optimal_weights` for an index in (0, 1) that may be traced and differentiated."""
     coefficients = _polynomial(kind, tuple(map(float, rates)), float(horizon))
     x = 2 * jnp.asarray(hurst, jnp.result_type(float)) - 1
@@ -192,7 +192,9 @@ def _scaled_upper_gamma(a: float, z: float) -> float:
 def _phi2(x: np.ndarray) -> np.ndarray:
     """(x + e^-x - 1) / x^2, 1/2 at 0."""
     safe = np.maximum(x, 0.01)
-    return np.where(x < 0.01, 0.5 - x / 6 + x**2 / 24 - x**3 / 120, (safe + np.expm1(-safe)) / safe**2)
+    return np.where(
+        x < 0.01, 0.5 - x / 6 + x**2 / 24 - x**3 / 120, (safe + np.expm1(-safe)) / safe**2
+    )
 
 
 def _rise(z: np.ndarray) -> np.ndarray:
