@@ -64,7 +64,7 @@ def test_both_forms_agree_where_they_meet(kind, hurst):
 
 
 def test_tiny_rates_lose_no_digits():
-    """For gamma T = 1e-6 the textbook form of b has none left; b is gamma^0 and gamma^(1-a) terms."""
+    """For gamma T = 1e-6 the textbook form of b has none left."""
     a, z = 1.2, 1e-6
     leading = 1 / gamma(a + 2) + z / gamma(a + 3) - z ** (2 - a) / 3
     np.testing.assert_allclose(cross("I", np.array([z]), 1.0, a - 0.5), leading, rtol=1e-11)
