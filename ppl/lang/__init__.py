@@ -50,6 +50,7 @@ from ppl.lang.distributions import negative_binomial as negative_binomial
 from ppl.lang.distributions import normal as normal
 from ppl.lang.distributions import one_hot_categorical as one_hot_categorical
 from ppl.lang.distributions import poisson as poisson
+from ppl.lang.distributions import pushforward as pushforward
 from ppl.lang.distributions import student_t as student_t
 from ppl.lang.distributions import uniform as uniform
 from ppl.lang.distributions import von_mises as von_mises
