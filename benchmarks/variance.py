@@ -8,11 +8,13 @@ bias would.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from benchmarks.models import strategy_programs
+from benchmarks.report import console
 from ppl import vi
 
 
@@ -47,3 +49,13 @@ def table(found: dict[str, Any]) -> Table:
             f"{row['catches']:.1%}",
         )
     return out
+
+
+def run(quick: bool, outputs: Path, only: list[str]) -> dict[str, Any]:
+    """Compare on all programs, or those named by their letters."""
+    del outputs
+    results = []
+    for name in only or strategy_programs.ALL:
+        results.append(measure(name, *((1_000, 2.0) if quick else (4_000, 20.0))))
+        console.print(table(results[-1]))
+    return {"variance": results}
