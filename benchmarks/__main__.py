@@ -1,8 +1,8 @@
-"""`python -m benchmarks [training] [growth] [variance]`: tables, JSON and figures.
+"""`python -m benchmarks [training] [growth] [fit] [variance]`: tables, JSON and figures.
 
 `training`: every model by us, by hand and by other systems: step and compile time, memory, gradient
-variance, objective reached. `growth`: the same models at several sizes. `variance`: all gradient
-strategies on six programs, variance and time.
+variance, objective reached. `growth`: the same models at several sizes. `fit`: `vi.fit` beside
+NumPyro's `svi.run`. `variance`: all gradient strategies on six programs, variance and time.
 """
 
 from __future__ import annotations
@@ -12,10 +12,15 @@ import json
 import warnings
 from pathlib import Path
 
-from benchmarks import growth, training, variance
+from benchmarks import fit_speed, growth, training, variance
 from benchmarks.report import console, machine
 
-SUITES = {"training": training.run, "growth": growth.run, "variance": variance.run}
+SUITES = {
+    "training": training.run,
+    "growth": growth.run,
+    "fit": fit_speed.run,
+    "variance": variance.run,
+}
 
 
 def main() -> None:

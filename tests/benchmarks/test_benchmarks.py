@@ -33,14 +33,14 @@ EXACT = {
 }
 SAMPLED = {  # and how many draws
     "autoencoder": (lambda: vae.task(4), 100),
-    "logistic regression": (logistic_regression.task, 600),
-    "eight schools": (lambda: eight_schools.task(False), 600),
+    "logistic regression": (logistic_regression.task, 10_000),
+    "eight schools": (lambda: eight_schools.task(False), 40_000),
     "hierarchical": (hierarchical.task, 100),
-    "plate": (lambda: score_sites.task(8, in_plate=True), 600),
-    "scan": (lambda: state_space.task(4), 600),
-    "mean field": (lambda: mean_field.task(10), 600),
-    "mixture": (lambda: mixture.task(10), 600),
-    "choices in a row": (lambda: deep.task(3), 600),
+    "plate": (lambda: score_sites.task(8, in_plate=True), 20_000),
+    "scan": (lambda: state_space.task(4), 40_000),
+    "mean field": (lambda: mean_field.task(10), 40_000),
+    "mixture": (lambda: mixture.task(10), 2_000),
+    "choices in a row": (lambda: deep.task(3), 40_000),
 }
 
 
@@ -61,13 +61,14 @@ def test_exact_sides_are_equal(make):
 def test_sampled_sides_have_the_same_mean(make, draws):
     """Of loss and every gradient entry.
 
-    |z| < 5.5: false alarms below 4e-8 an entry, 0.013 in the autoencoder's 3.2e5 (fixed keys). The
-    standard error is STANDARD_ERRORS of the loss and of the largest entry of the gradient.
+    |z| < 5.5: false alarms below 4e-8 an entry (of the autoencoder's 3.2e5 together: 0.013; the
+    keys are fixed). The standard error is below 1.6 % of the largest entry of the gradient, 4 % in
+    the hierarchical model and 8 % in the autoencoder: errors above 9, 20 and 45 % of it would show.
     """
     task = make()
     params = start(task).params
     found, expected = (
-        estimates.moments(task, name, params, seed=seed, draws=draws)
+        estimates.moments(task, name, params, seed=seed, draws=draws, seconds=np.inf)
         for seed, name in enumerate((OURS, BY_HAND))
     )
     assert found.draws == draws
