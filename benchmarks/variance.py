@@ -22,7 +22,12 @@ def measure(name: str, draws: int, seconds: float) -> dict[str, Any]:
     """The comparison of all plans of a program; `seconds`: of a plan's test of its mean."""
     program = strategy_programs.ALL[name]()
     compared = vi.compare_plans(
-        program.objective, plans=program.plans(), draws=draws, bias=0.03, seconds=seconds
+        program.objective,
+        plans=program.plans(),
+        num_samples=program.samples,
+        draws=draws,
+        bias=0.03,
+        seconds=seconds,
     )
     title = f"({name}) {program.name}"
     return compared.to_dict() | {"name": title, "best": compared.best.name}
