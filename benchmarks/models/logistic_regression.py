@@ -20,7 +20,7 @@ def load() -> tuple[np.ndarray, np.ndarray]:
     """Standardised features with a column of ones, and whether the tumour is benign."""
     from sklearn.datasets import load_breast_cancer
 
-    x, y = load_breast_cancer(return_X_y=True)
+    x, y = (np.asarray(a) for a in load_breast_cancer(return_X_y=True))
     x = (x - x.mean(0)) / x.std(0)
     x = np.concatenate([x, np.ones((len(x), 1))], 1)
     return x.astype(np.float32), y.astype(np.int32)
