@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 import warnings
 from pathlib import Path
 
@@ -16,10 +17,10 @@ from benchmarks import fit_speed, growth, training, variance
 from benchmarks.report import console, machine
 
 SUITES = {
-    "training": training.run,
-    "growth": growth.run,
-    "fit": fit_speed.run,
-    "variance": variance.run,
+    "training": training.SUITE,
+    "growth": growth.SUITE,
+    "fit": fit_speed.SUITE,
+    "variance": variance.SUITE,
 }
 
 
@@ -28,15 +29,28 @@ def main() -> None:
     parser.add_argument("suite", nargs="*", choices=[*SUITES, []], help="all if none")
     parser.add_argument("--quick", action="store_true", help="fewer models, shorter runs")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder to write to")
-    parser.add_argument("--only", nargs="*", default=[], help="models (or programs) of the suite")
+    parser.add_argument("--only", nargs="*", default=[], help="parts of a suite: put into its file")
     options = parser.parse_args()
     options.outputs.mkdir(parents=True, exist_ok=True)
     warnings.filterwarnings("ignore", module="numpyro|genjax")  # what they say of themselves
     for name in options.suite or SUITES:
-        found = SUITES[name](options.quick, options.outputs, options.only)
-        path = options.outputs / f"{name}.json"
-        path.write_text(json.dumps({"machine": machine(), **found}, indent=2))
-        console.print(f"written to {path}")
+        run(name, options)
+
+
+def run(name: str, options: argparse.Namespace) -> None:
+    """Print and write as results come in: a run that is cut short leaves what it has."""
+    suite, began = SUITES[name], time.perf_counter()
+    path, found = options.outputs / f"{name}.json", {}
+    if options.only and path.exists():
+        found = json.loads(path.read_text())[name]
+    for part in options.only or (suite.quick if options.quick else suite.names):
+        found[part] = suite.measure(part, options.quick)
+        console.print(suite.table(found[part]))
+        found = {part: found[part] for part in suite.names if part in found}
+        path.write_text(json.dumps({"machine": machine(), name: found}, indent=2))
+    if suite.figure is not None:
+        suite.figure(list(found.values()), options.outputs / f"{name}.png")
+    console.print(f"{name}: {time.perf_counter() - began:.0f} s, written to {path}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +20,7 @@ from rich.table import Table
 
 from benchmarks.loop import BLOCK, compiled
 from benchmarks.models import eight_schools, hierarchical, logistic_regression
-from benchmarks.report import console
+from benchmarks.report import Suite
 from benchmarks.task import BY_HAND, Task
 from benchmarks.timing import ratio, take_turns
 from ppl import vi
@@ -36,28 +35,25 @@ class Program(NamedTuple):
     steps: int
 
 
-def programs() -> dict[str, Program]:
-    schools, logistic = eight_schools, logistic_regression
-    return {
-        "schools": Program(
-            schools.task(False),
-            (schools.non_centred, schools.guide, schools.split),
-            (schools.numpyro_model(False), schools.numpyro_guide),
-            20_000,
-        ),
-        "logistic": Program(
-            logistic.task(),
-            (logistic.model, logistic.guide, logistic.split),
-            (logistic.numpyro_model, logistic.numpyro_guide),
-            8_000,
-        ),
-        "hierarchical": Program(
-            every_row(hierarchical.task()),
-            (hierarchical.model, hierarchical.guide, hierarchical.split),
-            (hierarchical.numpyro_model, hierarchical.numpyro_guide),
-            2_000,
-        ),
-    }
+def schools() -> Program:
+    programs = eight_schools.non_centred, eight_schools.guide, eight_schools.split
+    numpyro = eight_schools.numpyro_model(False), eight_schools.numpyro_guide
+    return Program(eight_schools.task(False), programs, numpyro, 20_000)
+
+
+def logistic() -> Program:
+    m = logistic_regression
+    programs = m.model, m.guide, m.split
+    return Program(m.task(), programs, (m.numpyro_model, m.numpyro_guide), 8_000)
+
+
+def regression() -> Program:
+    m = hierarchical
+    programs = m.model, m.guide, m.split
+    return Program(every_row(m.task()), programs, (m.numpyro_model, m.numpyro_guide), 2_000)
+
+
+PROGRAMS = {"schools": schools, "logistic": logistic, "hierarchical": regression}
 
 
 def every_row(task: Task) -> Task:
@@ -135,7 +131,7 @@ WAYS = {
 }
 
 
-def measure(program: Program, steps: int, rounds: int) -> dict[str, Any]:
+def measure_program(program: Program, steps: int, rounds: int) -> dict[str, Any]:
     runs, without = {}, {}
     for name, way in WAYS.items():
         try:
@@ -161,12 +157,10 @@ def table(found: dict[str, Any]) -> Table:
     return out
 
 
-def run(quick: bool, outputs: Path, only: list[str]) -> dict[str, Any]:
-    del outputs
-    results = []
-    for name, program in programs().items():
-        if not only or name in only:
-            scale, rounds = (10, 3) if quick else (1, 5)
-            results.append(measure(program, program.steps // scale, rounds))
-            console.print(table(results[-1]))
-    return {"fit": results}
+def measure(name: str, quick: bool) -> dict[str, Any]:
+    program = PROGRAMS[name]()
+    scale, rounds = (10, 3) if quick else (1, 5)
+    return measure_program(program, program.steps // scale, rounds)
+
+
+SUITE = Suite(measure, table, tuple(PROGRAMS), tuple(PROGRAMS))

@@ -22,7 +22,7 @@ from benchmarks.models import (
     score_sites,
     state_space,
 )
-from benchmarks.report import console, save_figure
+from benchmarks.report import Suite, save_figure
 from benchmarks.task import Task
 
 MEASURES = {
@@ -157,12 +157,9 @@ def figure(results: list[dict[str, Any]], path: Path) -> None:
         np.reshape(axes, (2, -1))[1, 0].set_ylabel("a step, s")
 
 
-def run(quick: bool, outputs: Path, only: list[str]) -> dict[str, Any]:
-    results = []
-    for name in only or FAMILIES:
-        family = FAMILIES[name]
-        sizes = family.all_sizes[:3] if quick else family.all_sizes
-        results.append(measure_family(name, family, sizes))
-        console.print(table(results[-1]))
-    figure(results, outputs / "growth.png")
-    return {"growth": results}
+def measure(name: str, quick: bool) -> dict[str, Any]:
+    family = FAMILIES[name]
+    return measure_family(name, family, family.all_sizes[:3] if quick else family.all_sizes)
+
+
+SUITE = Suite(measure, table, tuple(FAMILIES), tuple(FAMILIES), figure)

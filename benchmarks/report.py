@@ -1,20 +1,40 @@
-"""What all suites print and write with: a console, the machine, figures."""
+"""A suite of measurements, and what all suites print and write with."""
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from rich.console import Console
+from rich.table import Table
 
 console = Console(width=180)
+
+
+class Suite(NamedTuple):
+    """Measurements of the same kind.
+
+    Attributes:
+        measure: by name, and whether to be quick; the result is data for JSON.
+        names: of all that it measures.
+        quick: of those measured in a quick run.
+        figure: draws all results into a file.
+    """
+
+    measure: Callable[[str, bool], dict[str, Any]]
+    table: Callable[[dict[str, Any]], Table]
+    names: Sequence[str]
+    quick: Sequence[str]
+    figure: Callable[[list[dict[str, Any]], Path], None] | None = None
+
+
 PACKAGES = "jax", "genjax", "numpyro", "funsor", "tfp-nightly", "optax", "equinox", "numpy"
 
 

@@ -26,7 +26,7 @@ from benchmarks.models import (
     state_space,
     vae,
 )
-from benchmarks.report import console, save_figure
+from benchmarks.report import Suite, save_figure
 from benchmarks.task import BY_HAND, MATRIX_WORK, OURS, Task
 
 TASKS: dict[str, Callable[[], Task]] = {
@@ -47,7 +47,6 @@ TASKS: dict[str, Callable[[], Task]] = {
     "deep": deep.task,
     "air": air.task,
 }
-QUICK = "logistic", "schools", "hmm_bound", "plate"
 
 
 class Effort(NamedTuple):
@@ -179,8 +178,9 @@ def reached(curves: dict[str, Any], name: str, step: dict[str, Any]) -> dict[str
 # -------------------------------------------------------------------------------------- showing
 
 
-def table(results: list[dict[str, Any]]) -> Table:
-    out = Table(title="ours / side: medians of paired ratios (quartiles)", title_justify="left")
+def table(result: dict[str, Any]) -> Table:
+    """A row for each side; ratios are medians of pairs (with quartiles)."""
+    out = Table(title=result["task"], title_justify="left")
     columns = (
         "side",
         "µs / step",
@@ -197,13 +197,10 @@ def table(results: list[dict[str, Any]]) -> Table:
     )
     for column in columns:
         out.add_column(column, justify="left" if column == "side" else "right")
-    for result in results:
-        out.add_section()
-        out.add_row(f"[bold]{result['task']}")
-        for row in result["sides"]:
-            out.add_row(*cells(row))
-        for name, why in result["without"].items():
-            out.add_row(f"[dim]{name}: {why}")
+    for row in result["sides"]:
+        out.add_row(*cells(row))
+    for name, why in result["without"].items():
+        out.add_row(f"[dim]{name}: {why}")
     return out
 
 
@@ -253,11 +250,10 @@ def figure(results: list[dict[str, Any]], path: Path) -> None:
         axes[0].legend(fontsize=7, loc="best")
 
 
-def run(quick: bool, outputs: Path, only: list[str]) -> dict[str, Any]:
-    names = only or (QUICK if quick else TASKS)
-    results = []
-    for name in names:
-        results.append(measure(TASKS[name](), SHORT if quick else FULL))
-        console.print(table(results[-1:]))
-    figure(results, outputs / "training.png")
-    return {"training": results}
+SUITE = Suite(
+    lambda name, quick: measure(TASKS[name](), SHORT if quick else FULL),
+    table,
+    tuple(TASKS),
+    ("logistic", "schools", "hmm_bound", "plate"),
+    figure,
+)

@@ -8,19 +8,19 @@ bias would.
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from benchmarks.models import strategy_programs
-from benchmarks.report import console
+from benchmarks.report import Suite
 from ppl import vi
 
 
-def measure(name: str, draws: int, seconds: float) -> dict[str, Any]:
-    """The comparison of all plans of a program; `seconds`: of a plan's test of its mean."""
+def measure(name: str, quick: bool) -> dict[str, Any]:
+    """The comparison of all plans of a program."""
     program = strategy_programs.ALL[name]()
+    draws, seconds = (1_000, 2.0) if quick else (4_000, 20.0)  # of a plan; for its mean's test
     compared = vi.compare_plans(
         program.objective,
         plans=program.plans(),
@@ -56,11 +56,4 @@ def table(found: dict[str, Any]) -> Table:
     return out
 
 
-def run(quick: bool, outputs: Path, only: list[str]) -> dict[str, Any]:
-    """Compare on all programs, or those named by their letters."""
-    del outputs
-    results = []
-    for name in only or strategy_programs.ALL:
-        results.append(measure(name, *((1_000, 2.0) if quick else (4_000, 20.0))))
-        console.print(table(results[-1]))
-    return {"variance": results}
+SUITE = Suite(measure, table, tuple(strategy_programs.ALL), tuple(strategy_programs.ALL))
