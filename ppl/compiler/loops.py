@@ -502,7 +502,7 @@ class Loop:
                 {**self._given_outside(), **{b: lanes for b in before}, source: lanes},
             )
 
-    def _last(self, i: int, array: Array) -> Val:
+    def _last(self, i: int, array: Array | np.ndarray) -> Val:
         """A carry after the last step, without the axes that only its first value had."""
         axes = [
             Final(self.eqn, a.inner) if isinstance(a, Past) and a.loop is self.eqn else a

@@ -375,15 +375,9 @@ def _settle(
     staged: Staged, sites: list[Eqn], asked: dict[Eqn, Any], refused: dict[Eqn, str]
 ) -> Plan:
     """The plan, with `score` for what was refused so far and for what cannot be enumerated."""
-    chosen: dict[Eqn, Strategy] = {}
-    reasons: dict[Eqn, str] = {}
-    for eqn in sites:
-        if eqn in asked:
-            chosen[eqn], reasons[eqn] = resolve(asked[eqn], eqn), "asked for"
-        elif eqn in refused:
-            chosen[eqn], reasons[eqn] = strategies["score"], refused[eqn]
-        else:
-            chosen[eqn], reasons[eqn] = _default(eqn)
+    first = {e: _first_choice(e, asked, refused) for e in sites}
+    chosen = {e: strategy for e, (strategy, _) in first.items()}
+    reasons = {e: reason for e, (_, reason) in first.items()}
     still = _still(staged, chosen) - asked.keys()
     for eqn in still:
         if chosen[eqn].kind != "enum":
@@ -411,6 +405,17 @@ def _settle(
             reasons[eqn] += f"; {plan.worlds.size} worlds are too many for 'mvd'"
     plan.reasons, plan.asked, plan.refused = reasons, set(asked), dict(refused)
     return plan
+
+
+def _first_choice(
+    eqn: Eqn, asked: Mapping[Eqn, Any], refused: Mapping[Eqn, str]
+) -> tuple[Strategy, str]:
+    """A choice's strategy, before it is known what the others make of it; and why."""
+    if eqn in asked:
+        return resolve(asked[eqn], eqn), "asked for"
+    if eqn in refused:
+        return strategies["score"], refused[eqn]
+    return _default(eqn)
 
 
 def _still(staged: Staged, chosen: Mapping[Eqn, Strategy]) -> set[Eqn]:
