@@ -376,7 +376,7 @@ def _settle(
 ) -> Plan:
     """The plan, with `score` for what was refused so far and for what cannot be enumerated."""
     first = {e: _first_choice(e, asked, refused) for e in sites}
-    chosen = {e: strategy for e, (strategy, _) in first.items()}
+    chosen: dict[Eqn, Strategy] = {e: strategy for e, (strategy, _) in first.items()}
     reasons = {e: reason for e, (_, reason) in first.items()}
     still = _still(staged, chosen) - asked.keys()
     for eqn in still:
