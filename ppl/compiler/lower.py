@@ -144,7 +144,7 @@ class Lowering:
             return
         self._plain(eqn)
         name = f"{eqn.params['what']} (at {self.plan.where(eqn.outs[0])})"
-        self._observe(name, ~self.read(eqn.ins[1]).array)
+        self._observe(name, lambda: ~self.read(eqn.ins[1]).array)
 
     def _log_density(self, eqn: Eqn, frame: Frame) -> None:
         if eqn.outs[0] not in self.region.plain:
@@ -162,12 +162,12 @@ class Lowering:
     def _probe(self, name: str, val: Val) -> None:
         """Observe the share of entries that are not finite."""
         # Minus infinity is right for an impossible value of an enumerated choice.
-        bad = ~jnp.isfinite(val.array) & ((val.array != -jnp.inf) | (not val.axes))
-        self._observe(name, bad)
+        wrong = lambda x: ~jnp.isfinite(x) & ((x != -jnp.inf) | (not val.axes))
+        self._observe(name, lambda: wrong(val.array))
 
-    def _observe(self, name: str, bad: Array) -> None:
+    def _observe(self, name: str, bad: Callable[[], Array]) -> None:
         if self.probe:
-            self.seen[name] = self.seen.get(name, 0.0) + jnp.mean(bad.astype(float))
+            self.seen[name] = self.seen.get(name, 0.0) + jnp.mean(bad().astype(float))
 
     def _site(self, eqn: Eqn, frame: Frame) -> None:
         source, plan = Site(eqn), self.plan

@@ -18,7 +18,7 @@ def log_probs_of(logits: Alternative, probs: Alternative) -> Array:
     """Log-probabilities along the last axis; -inf where the probability is zero."""
     if probs is not None:
         return safe_log(probs)
-    return logits - jax.nn.logsumexp(logits, -1, keepdims=True)
+    return jax.nn.log_softmax(logits, -1)
 
 
 def _sample(
