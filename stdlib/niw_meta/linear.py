@@ -32,7 +32,7 @@ def network(weights: Array, x: Array) -> Array:
 
 
 @jax.jit
-def _predictive(tasks: LinearTasks, loc: Array, covariance: Array) -> tuple[Array, Array]:
+def _predictive(x: Array, y: Array, loc: Array, covariance: Array) -> tuple[Array, Array]:
     factor = jnp.linalg.cholesky(covariance)
 
     def task(x, y):
@@ -42,16 +42,17 @@ def _predictive(tasks: LinearTasks, loc: Array, covariance: Array) -> tuple[Arra
         query = x[SUPPORT:]
         return query @ mean, jnp.sum(query @ posterior * query, -1) + NOISE**2
 
-    return jax.vmap(task)(tasks.x, tasks.y)
+    return jax.vmap(task)(x, y)
 
 
 def predict(tasks: LinearTasks, loc: ArrayLike, covariance: ArrayLike) -> Scores:
     """Of the posterior predictive of the query points under the prior N(loc, covariance)."""
-    mean, variance = _predictive(tasks, jnp.asarray(loc), jnp.asarray(covariance, jnp.float32))
+    arrays = (jnp.asarray(a, jnp.float32) for a in (tasks.x, tasks.y, loc, covariance))
+    mean, variance = _predictive(*arrays)
     return of_regression(mean, variance, tasks.y[:, SUPPORT:])
 
 
-def fitted_noise(outputs: Array, y: Array, scored: Array, target: Array) -> Scores:
+def fitted_noise(outputs: Array, y: ArrayLike, scored: Array, target: ArrayLike) -> Scores:
     """Of point predictions with the variance that fits other tasks' errors, `outputs` of `y`."""
     return of_regression(scored, jnp.full(scored.shape, jnp.mean((outputs - y) ** 2)), target)
 
