@@ -26,7 +26,7 @@ from stdlib.niw_meta.tasks import (
 )
 
 SUPPORT, INNER = WAYS * SHOTS, 5
-LOCAL = vi.GaussNewton(steps=3, damping=10.0)
+LOCAL = vi.GaussNewton(steps=1, damping=1e3)
 
 
 @gen
@@ -45,13 +45,14 @@ def asked(tasks: DigitTasks) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]
     return (tasks.images, one_hot(tasks.labels, SUPPORT)), tasks.labels[:, SUPPORT:]
 
 
-def run(steps: int = 2000, tests: int = 500) -> tuple[dict[str, Scores], dict[str, vi.Fit]]:
+def run(steps: int = 300, tests: int = 400) -> tuple[dict[str, Scores], dict[str, vi.Fit]]:
     """Train on tasks of the digits 0 to 5, score on those of 6 to 9."""
     start, network = prototype_net(jax.random.key(0))
     data = digit_tasks(TASKS_PER_STEP * steps, TRAINING_DIGITS, seed=0)
     test = digit_tasks(tests, HELD_OUT_DIGITS, seed=1)
     support, query = given(test), asked(test)
-    scores: dict[str, Scores] = {}
+    untrained = adapted_outputs(network, emission, start, support, *query, steps=0, step_size=0.1)
+    scores = {"untrained: prototypes of pixels": of_labels(untrained, query[1])}
     whole = (data.images, one_hot(data.labels, data.labels.shape[1])), data.labels
     options = {"steps": steps, "by": LOCAL, "precision": 1e4}
     learned = learn_prior(network, emission, start, whole, **options)
