@@ -1,145 +1,166 @@
-"""Steps per second of `vi.fit` beside NumPyro's `svi.run`: `python -m benchmarks.fit_speed`.
+"""Whole fits: `vi.fit` beside a training loop by hand and NumPyro's `SVI`.
 
-The same models, guides (independent normals), optimiser, number of steps and one sample per step;
-the two take turns, and the best of their runs counts, without compilation.
+The same model, guide, start, optimiser, number of steps and one sample per step; all take turns.
+`vi.fit` and the loop by hand are timed without compilation. NumPyro's `svi.run` compiles at each
+call: its step is the difference of two runs, one eight times as long as the other, over the
+difference of their steps, good to a compilation's scatter over it; `SVI.update` in one compiled
+`lax.scan` is timed besides. The last column is the first call, with everything: what somebody waits
+who fits once.
 """
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpyro
-import numpyro.distributions as dist
 import optax
-from numpyro.infer import SVI, Trace_ELBO
-from numpyro.infer.autoguide import AutoNormal
-from rich.console import Console
 from rich.table import Table
 
-from ppl import bernoulli, gen, half_cauchy, normal, vi
+from benchmarks.loop import BLOCK, compiled
+from benchmarks.models import eight_schools, hierarchical, logistic_regression
+from benchmarks.report import Suite
+from benchmarks.task import BY_HAND, Task
+from benchmarks.timing import ratio, take_turns
+from ppl import vi
 
-EFFECTS = jnp.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
-ERRORS = jnp.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
 
+class Program(NamedTuple):
+    """A task, our model and guide with their `split`, and NumPyro's; and how many steps to time."""
 
-@dataclass(frozen=True)
-class Task:
-    """A model in both languages, its data, and how many steps to time."""
-
-    name: str
-    ours: Any
-    observed: dict[str, Any]
-    theirs: Callable[..., None]
-    args: tuple[Any, ...]
+    task: Task
+    ours: tuple[Any, Any, Callable[[Any], Any]]
+    numpyro: tuple[Any, Any]
     steps: int
 
 
-@gen
-def schools(errors):
-    mean = normal(0.0, 5.0) @ "mean"
-    spread = half_cauchy(0.0, 5.0) @ "spread"
-    deviation = normal.repeat(8)(0.0, 1.0) @ "deviation"
-    normal(mean + spread * deviation, errors) @ "effect"
+def schools() -> Program:
+    programs = eight_schools.non_centred, eight_schools.guide, eight_schools.split
+    numpyro = eight_schools.numpyro_model(False), eight_schools.numpyro_guide
+    return Program(eight_schools.task(False), programs, numpyro, 20_000)
 
 
-def schools_numpyro(errors):
-    mean = numpyro.sample("mean", dist.Normal(0.0, 5.0))
-    spread = numpyro.sample("spread", dist.HalfCauchy(5.0))
-    with numpyro.plate("schools", 8):
-        deviation = numpyro.sample("deviation", dist.Normal(0.0, 1.0))
-        numpyro.sample("effect", dist.Normal(mean + spread * deviation, errors), obs=EFFECTS)
+def logistic() -> Program:
+    m = logistic_regression
+    programs = m.model, m.guide, m.split
+    return Program(m.task(), programs, (m.numpyro_model, m.numpyro_guide), 8_000)
 
 
-@gen
-def logistic(features):
-    weights = normal(jnp.zeros(features.shape[1]), 1.0) @ "weights"
-    bernoulli(logits=features @ weights) @ "label"
+def regression() -> Program:
+    m = hierarchical
+    programs = m.model, m.guide, m.split
+    return Program(every_row(m.task()), programs, (m.numpyro_model, m.numpyro_guide), 2_000)
 
 
-def logistic_task(rows: int, columns: int, steps: int) -> Task:
-    keys = jax.random.split(jax.random.key(0), 3)
-    features = jax.random.normal(keys[0], (rows, columns))
-    truth = jax.random.normal(keys[1], (columns,))
-    labels = jax.random.bernoulli(keys[2], jax.nn.sigmoid(features @ truth))
-
-    def theirs(features):
-        weights = numpyro.sample("weights", dist.Normal(jnp.zeros(columns), 1.0).to_event(1))
-        logits = features @ weights
-        with numpyro.plate("rows", rows):
-            numpyro.sample("label", dist.Bernoulli(logits=logits), obs=labels)
-
-    name = f"logistic regression, {rows} x {columns}"
-    return Task(name, logistic, {"label": labels}, theirs, (features,), steps)
+PROGRAMS = {"schools": schools, "logistic": logistic, "hierarchical": regression}
 
 
-def tasks(scale: float) -> list[Task]:
-    """The tasks, with their steps times `scale`."""
-    count = lambda steps: max(1, int(steps * scale))
-    return [
-        Task(
-            "eight schools",
-            schools,
-            {"effect": EFFECTS},
-            schools_numpyro,
-            (ERRORS,),
-            count(20_000),
-        ),
-        logistic_task(500, 10, count(5_000)),
-        logistic_task(5_000, 50, count(1_000)),
-    ]
+def every_row(task: Task) -> Task:
+    """With the first batch as all of the data."""
+    batch = jax.tree.map(lambda a: a[: hierarchical.BATCH], task.data)
+    return Task(task.name.replace("1000 of", "the same 1000 of"), task.sides, task.start, batch)
 
 
-def ours(task: Task) -> Callable[[], float]:
-    """A function that runs the fit and returns the steps per second."""
-    program = vi.elbo(task.ours, vi.mean_field, observed=task.observed, args=task.args)
-    estimator = vi.compile(program, num_samples=1)
-    optimizer = optax.adam(1e-3)
+class Runs(NamedTuple):
+    """Seconds of one step, and of the first call."""
 
-    def run() -> float:
-        fit = vi.fit(estimator, steps=task.steps, optimizer=optimizer, progress=False)
-        return task.steps / fit.seconds
-
-    return run
+    step: Callable[[], float]
+    first: float
 
 
-def theirs(task: Task) -> Callable[[], float]:
-    """The same for NumPyro; its `run` compiles anew, so `lax.scan` of its `update` is timed."""
-    svi = SVI(task.theirs, AutoNormal(task.theirs), optax.adam(1e-3), Trace_ELBO())
-    state = svi.init(jax.random.key(0), *task.args)
-    step = lambda state, _: svi.update(state, *task.args)
-    scan = jax.jit(lambda state: jax.lax.scan(step, state, None, length=task.steps))
-
-    def run() -> float:
-        began = time.perf_counter()
-        jax.block_until_ready(scan(state))
-        return task.steps / (time.perf_counter() - began)
-
-    return run
+def timed(run: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    jax.block_until_ready(run())
+    return time.perf_counter() - began
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5, help="runs of each, by turns")
-    parser.add_argument("--scale", type=float, default=1.0, help="times the number of steps")
-    options = parser.parse_args()
-    table = Table(title="steps per second, the best of all rounds", title_justify="left")
-    for column in ("model", "vi.fit", "svi", "ratio"):
-        table.add_column(column, justify="left" if column == "model" else "right")
-    for task in tasks(options.scale):
-        sides = [ours(task), theirs(task)]
-        for run in sides:
-            run()  # compiles
-        speeds = [[run() for run in sides] for _ in range(options.rounds)]
-        mine, other = (max(column) for column in zip(*speeds, strict=True))
-        table.add_row(task.name, f"{mine:,.0f}", f"{other:,.0f}", f"{mine / other:.2f}")
-    Console().print(table)
+def by_fit(program: Program, steps: int) -> Runs:
+    model, guide, split = program.ours
+    observed, args = split(program.task.data)
+    options: Any = {"steps": steps, "optimizer": optax.adam(1e-3), "progress": False}
+    began = time.perf_counter()
+    estimator = vi.compile(vi.elbo(model, guide, observed=observed, args=args), num_samples=1)
+    vi.fit(estimator, **options)
+    first = time.perf_counter() - began
+    return Runs(lambda: vi.fit(estimator, **options).seconds / steps, first)
 
 
-if __name__ == "__main__":
-    main()
+def by_loop(program: Program, steps: int) -> Runs:
+    blocks = steps // BLOCK
+    began = time.perf_counter()
+    loop = compiled(program.task, BY_HAND)
+    loop.time(blocks)
+    return Runs(lambda: loop.time(blocks).wall, time.perf_counter() - began)
+
+
+def svi(program: Program) -> Any:
+    from numpyro.handlers import substitute
+    from numpyro.infer import SVI, Trace_ELBO
+
+    model, guide = (substitute(p, data=program.task.start) for p in program.numpyro)
+    return SVI(model, guide, optax.adam(1e-3), Trace_ELBO())
+
+
+def by_run(program: Program, steps: int) -> Runs:
+    data, key, many = program.task.data, jax.random.key(0), 8 * steps
+
+    def run(steps: int) -> float:
+        return timed(lambda: svi(program).run(key, steps, data, progress_bar=False).params)
+
+    return Runs(lambda: (run(many) - run(steps)) / (many - steps), run(steps))
+
+
+def by_update(program: Program, steps: int) -> Runs:
+    data, made = program.task.data, svi(program)
+    step = lambda state, data: made.update(state, data)
+    scan = jax.jit(
+        lambda state, data: jax.lax.scan(lambda s, _: step(s, data), state, None, length=steps)
+    )
+    state = made.init(jax.random.key(0), data)
+    first = timed(lambda: scan(state, data))
+    return Runs(lambda: timed(lambda: scan(state, data)) / steps, first)
+
+
+FIT = "vi.fit"
+WAYS = {
+    FIT: by_fit,
+    "loop by hand": by_loop,
+    "NumPyro svi.run": by_run,
+    "NumPyro SVI.update in a scan": by_update,
+}
+
+
+def measure_program(program: Program, steps: int, rounds: int) -> dict[str, Any]:
+    runs, without = {}, {}
+    for name, way in WAYS.items():
+        try:
+            runs[name] = way(program, steps)
+        except ModuleNotFoundError as error:
+            without[name] = f"{error.name} is not installed"
+    times = take_turns({name: run.step for name, run in runs.items()}, rounds)
+    rows = {
+        name: {**ratio(times[FIT], own), "first": runs[name].first} for name, own in times.items()
+    }
+    return {"task": program.task.name, "steps": steps, "rows": rows, "without": without}
+
+
+def table(found: dict[str, Any]) -> Table:
+    out = Table(title=f"{found['task']}, {found['steps']} steps", title_justify="left")
+    for column in ("", "steps / s", "vi.fit / it (quartiles)", "first call, s"):
+        out.add_column(column, justify="right" if column else "left")
+    for name, row in found["rows"].items():
+        text = "" if name == FIT else "{ratio:.3f} ({low:.2f}, {high:.2f})".format(**row)
+        out.add_row(name, f"{1 / row['other']:,.0f}", text, f"{row['first']:.1f}")
+    for name, why in found["without"].items():
+        out.add_row(f"[dim]{name}: {why}")
+    return out
+
+
+def measure(name: str, quick: bool) -> dict[str, Any]:
+    program = PROGRAMS[name]()
+    scale, rounds = (10, 3) if quick else (1, 5)
+    return measure_program(program, program.steps // scale, rounds)
+
+
+SUITE = Suite(measure, table, tuple(PROGRAMS), tuple(PROGRAMS))

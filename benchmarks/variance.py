@@ -13,14 +13,21 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.models import strategy_programs
+from benchmarks.report import Suite
 from ppl import vi
 
 
-def measure(name: str, draws: int, seconds: float) -> dict[str, Any]:
-    """The comparison of all plans of a program; `seconds`: of a plan's test of its mean."""
+def measure(name: str, quick: bool) -> dict[str, Any]:
+    """The comparison of all plans of a program."""
     program = strategy_programs.ALL[name]()
+    draws, seconds = (1_000, 2.0) if quick else (4_000, 20.0)  # of a plan; for its mean's test
     compared = vi.compare_plans(
-        program.objective, plans=program.plans(), draws=draws, bias=0.03, seconds=seconds
+        program.objective,
+        plans=program.plans(),
+        num_samples=program.samples,
+        draws=draws,
+        bias=0.03,
+        seconds=seconds,
     )
     title = f"({name}) {program.name}"
     return compared.to_dict() | {"name": title, "best": compared.best.name}
@@ -47,3 +54,6 @@ def table(found: dict[str, Any]) -> Table:
             f"{row['catches']:.1%}",
         )
     return out
+
+
+SUITE = Suite(measure, table, tuple(strategy_programs.ALL), tuple(strategy_programs.ALL))

@@ -1,89 +1,112 @@
-"""200 independent Bernoulli choices with score gradients, and a plate of 100 lanes.
+"""n binary choices with score gradients, as one array and as the lanes of a plate.
 
-By hand: leave-one-out over four samples, each cost charged only to its own choice. The measure is
-the standard deviation of one gradient. What ignoring the independence would give (each cost charged
-to all choices) is computed too.
+By hand: leave-one-out over four samples, each cost charged to its own choice alone.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax import lax
 
-from benchmarks.harness import Side, Task
-from ppl import flip, gen, normal, param, plate, sim, unit_interval, vi
+from benchmarks import peers
+from benchmarks.peers import adev, dist, numpyro, pjax
+from benchmarks.task import BY_HAND, OURS, PLANNED, Task, by_hand, our_elbo
+from ppl import flip, gen, normal, param, plate, unit_interval
 
-SAMPLES = 4
-
-
-def targets(n: int) -> Any:
-    return jnp.linspace(0.0, 1.0, n)
+SAMPLES, START, NOISE = 4, 0.3, 0.5
+LOG_HALF, HALF_LOG_TAU = math.log(0.5), 0.5 * math.log(2 * math.pi)
 
 
 @gen
-def sites(n):
-    p = param("p", 0.5, support=unit_interval)
-    flip.score(jnp.full(n, p)) @ "x"
+def model(targets):
+    x = flip(jnp.full(len(targets), 0.5)) @ "x"
+    normal(jnp.where(x, 1.0, 0.0), NOISE) @ "y"
+
+
+@gen
+def guide(targets):
+    flip(jnp.full(len(targets), param("p", START, support=unit_interval))) @ "x"
 
 
 @gen
 def lane(target):
-    p = param("p", 0.5, support=unit_interval)
-    x = flip.score(p) @ "x"
-    normal(jnp.where(x, 1.0, 0.0) - target, 0.1) @ "y"
-    return (x - target) ** 2
+    x = flip(0.5) @ "x"
+    normal(jnp.where(x, 1.0, 0.0), NOISE) @ "y"
 
 
-def cost_of_sites(targets):
-    choices, _ = sim(sites)(len(targets))
-    return jnp.sum((choices["x"] - targets) ** 2)
+@gen
+def guide_lane(target, p):
+    flip(p) @ "x"
 
 
-def cost_of_plate(targets):
-    choices, _ = sim(plate(lane))(targets)
-    return jnp.sum((choices["x"] - targets) ** 2)
+@gen
+def lanes(targets):
+    plate(lane)(targets) @ "lanes"
 
 
-def ours(cost: Any, targets: Any) -> Side:
-    est = vi.compile(cost, num_samples=SAMPLES)
-    params = est.init(jax.random.key(0), targets)
-    return Side(lambda key, params, data: est.surrogate(key, params, data), params, est)
+@gen
+def guide_lanes(targets):
+    p = param("p", START, support=unit_interval)
+    plate(guide_lane, in_axes=(0, None))(targets, p) @ "lanes"
 
 
-def by_hand(targets: Any, charge_all: bool = False) -> Side:
-    def loss(key, params, targets):
-        p = params["p"]
-        x = jax.random.uniform(key, (SAMPLES, len(targets))) < p
-        log_p = jnp.where(x, jnp.log(p), jnp.log1p(-p))
-        cost = (x - targets) ** 2
-        if charge_all:
-            cost, log_p = jnp.sum(cost, 1), jnp.sum(log_p, 1)
-        baseline = (jnp.sum(cost, 0) - cost) / (SAMPLES - 1)
-        charge = jnp.sum(jax.lax.stop_gradient(cost - baseline) * log_p)
-        value = jnp.sum(cost) + charge - jax.lax.stop_gradient(charge)
-        return value / SAMPLES
+def log_odds(logit, x):
+    """Log-probability of a flip."""
+    return -jax.nn.softplus(jnp.where(x, -logit, logit))
 
-    return Side(loss, {"p": jnp.array(0.5)})
+
+def log_joint(x, targets):
+    rest = (targets - x) / NOISE
+    return LOG_HALF - 0.5 * rest**2 - math.log(NOISE) - HALF_LOG_TAU
+
+
+def loss(key, params, targets):
+    x = jax.random.uniform(key, (SAMPLES, len(targets))) < jax.nn.sigmoid(params["p"])
+    log_q = log_odds(params["p"], x)
+    cost = log_q - log_joint(x, targets)
+    baseline = (jnp.sum(cost, 0) - cost) / (SAMPLES - 1)
+    charge = jnp.sum(lax.stop_gradient(cost - baseline) * log_q)
+    return (jnp.sum(cost) + charge - lax.stop_gradient(charge)) / SAMPLES
+
+
+def numpyro_model(targets):
+    with numpyro.plate("lanes", len(targets)):
+        x = numpyro.sample("x", dist.Bernoulli(0.5))
+        numpyro.sample("y", dist.Normal(x * 1.0, NOISE), obs=targets)
+
+
+def numpyro_guide(targets):
+    with numpyro.plate("lanes", len(targets)):
+        numpyro.sample("x", dist.Bernoulli(jax.nn.sigmoid(numpyro.param("p"))))
+
+
+def genjax_elbo(params, targets):
+    p = jax.nn.sigmoid(params["p"])
+    flips = pjax.modular_vmap(lambda p: adev.flip_reinforce(p))
+    x = flips(jnp.full(len(targets), p))
+    return jnp.sum(log_joint(x, targets) - jnp.where(x, jnp.log(p), jnp.log1p(-p)))
 
 
 def task(n: int = 200, in_plate: bool = False) -> Task:
-    cost = cost_of_plate if in_plate else cost_of_sites
+    if in_plate:
+        programs = lanes, guide_lanes, lambda ys: ({"lanes": {"y": ys}}, (ys,))
+    else:
+        programs = model, guide, lambda ys: ({"y": ys}, (ys,))
     return Task(
         name=f"{n} score choices" + (" in a plate" if in_plate else ""),
-        ours=lambda data: ours(cost, data),
-        by_hand=by_hand,
-        data=targets(n),
-        to_hand=lambda params: params,
-        learning_rate=1e-4,
-        fit_steps=0,
+        sides={
+            OURS: our_elbo(*programs, strategies={"*": "score"}),
+            PLANNED: our_elbo(*programs),
+            BY_HAND: by_hand(loss),
+            peers.GRAPH: peers.by_numpyro(
+                peers.GRAPH, numpyro_model, numpyro_guide, particles=SAMPLES
+            ),
+            peers.GENJAX: peers.by_genjax(genjax_elbo, particles=SAMPLES),
+        },
+        start={"p": jnp.asarray(math.log(START / (1 - START)))},
+        data=jnp.linspace(0.0, 1.0, n),
+        fit_steps=960,
     )
-
-
-def deviation(side: Side, data: Any, draws: int = 20_000) -> float:
-    """Standard deviation of the gradient with respect to `p`."""
-    gradient = jax.grad(side.loss, argnums=1)
-    run = jax.jit(lambda keys: jax.lax.map(lambda k: gradient(k, side.params, data)["p"], keys))
-    return float(np.std(run(jax.random.split(jax.random.key(0), draws)), ddof=1))

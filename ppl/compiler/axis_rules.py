@@ -38,7 +38,7 @@ ELEMENTWISE = (
     "population_count pow random_gamma_grad real reduce_precision regularized_incomplete_beta rem "
     "round rsqrt select_n shift_left shift_right_arithmetic shift_right_logical sign sin sinh "
     "sqrt square stop_gradient sub tan tanh xor zeta add_any bitcast_convert_type name "
-    "sharding_constraint reduce_precision smooth lgamma clz mul_add real_part"
+    "sharding_constraint reduce_precision smooth lgamma clz mul_add real_part require"
 ).split()
 for _name in ELEMENTWISE:
     axis_rules[_name] = _same

@@ -139,6 +139,13 @@ class Lowering:
             outs = batched(lambda *xs: eqn.run(xs), vals)
         self.env.update(zip(eqn.outs, outs, strict=True))
 
+    def _require(self, eqn: Eqn, frame: Frame) -> None:
+        if eqn.outs[0] not in self.region.plain:
+            return
+        self._plain(eqn)
+        name = f"{eqn.params['what']} (at {self.plan.where(eqn.outs[0])})"
+        self._observe(name, ~self.read(eqn.ins[1]).array)
+
     def _log_density(self, eqn: Eqn, frame: Frame) -> None:
         if eqn.outs[0] not in self.region.plain:
             return
@@ -154,9 +161,12 @@ class Lowering:
 
     def _probe(self, name: str, val: Val) -> None:
         """Observe the share of entries that are not finite."""
+        # Minus infinity is right for an impossible value of an enumerated choice.
+        bad = ~jnp.isfinite(val.array) & ((val.array != -jnp.inf) | (not val.axes))
+        self._observe(name, bad)
+
+    def _observe(self, name: str, bad: Array) -> None:
         if self.probe:
-            # Minus infinity is right for an impossible value of an enumerated choice.
-            bad = ~jnp.isfinite(val.array) & ((val.array != -jnp.inf) | (not val.axes))
             self.seen[name] = self.seen.get(name, 0.0) + jnp.mean(bad.astype(float))
 
     def _site(self, eqn: Eqn, frame: Frame) -> None:
@@ -397,6 +407,7 @@ def _without_past(source: Source) -> Source:
 _rules: dict[str, Callable[[Lowering, Eqn, Frame], None]] = {
     "site": Lowering._site,
     "log_density": Lowering._log_density,
+    "require": Lowering._require,
     "cond": lower_cond,
     "checkpoint": lower_checkpoint,
     "scan": lower_scan,

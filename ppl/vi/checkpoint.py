@@ -151,5 +151,5 @@ def _plain(x: Any) -> Any:
 def _like(new: Any, old: jax.Array) -> jax.Array:
     """A restored array with the type, and on the devices, of the one that it replaces."""
     if jnp.issubdtype(old.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(jnp.asarray(new))
+        return jax.random.wrap_key_data(jnp.asarray(new), impl=jax.random.key_impl(old))
     return jax.device_put(np.asarray(new, old.dtype), old.sharding)

@@ -92,7 +92,8 @@ def fit(
         steps: number of gradient steps.
         optimizer: from optax (schedules, clipping, chains of them); `optax.adam(1e-2)` if `None`.
             It sees unconstrained values and the gradient of minus the objective.
-        key: random key; `jax.random.key(0)` if `None`.
+        key: random key; `jax.random.key(0)` if `None`. On a CPU, `jax.random.key(0,
+            impl="philox4x32")` makes random numbers twice as fast, single ones 15 times.
         num_samples: samples to average at each step; by default as `vi.compile` chooses.
         params: start values by name, in place of the declared ones.
         batch_size: rows of the data in each step, by epochs in random order; all if `None`. The
@@ -339,6 +340,7 @@ def _identity(
         starts[0],
         optimizer=describe_optimizer(optimizer, unconstrained),
         key=digest(jax.random.key_data(key)),
+        generator=str(jax.random.key_impl(key)),
         restarts=len(starts),
         rows=None if feed.rows is None else (feed.rows.size, feed.rows.total),
         **({} if feed.stream is not None else {"values of the data": digest(feed.whole)}),

@@ -8,6 +8,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ppl.compiler.estimator import Estimator
@@ -18,7 +19,7 @@ from ppl.vi._inputs import bind_data
 from ppl.vi._precision import precision
 from ppl.vi.result import Fit
 
-_FORMAT = "ppl fit 1"
+_FORMAT = "ppl fit 2"
 
 
 def save(fit: Fit, path: str | Path) -> Path:
@@ -36,9 +37,9 @@ def save(fit: Fit, path: str | Path) -> Path:
         "seconds": fit.seconds,
         "compile_seconds": fit.compile_seconds,
         "float64": fit.float64,
+        "key": None if fit.key is None else _describe_key(fit.key),
     }
-    key = np.zeros(0, np.uint32) if fit.key is None else np.asarray(jax.random.key_data(fit.key))
-    arrays = fit.params, np.asarray(fit.losses), key
+    arrays = fit.params, np.asarray(fit.losses)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     with open(partial, "wb") as file:
@@ -77,15 +78,14 @@ def load(path: str | Path, program: Any, data: Any = None) -> Fit:
                     fix=f"load it with the program that was fitted ({header['objective']})",
                 )
             losses = np.zeros(header["steps"], np.float64 if header["float64"] else np.float32)
-            key = np.asarray(jax.random.key_data(jax.random.key(0)))
-            params, losses, key = eqx.tree_deserialise_leaves(file, (like, losses, key))
+            params, losses = eqx.tree_deserialise_leaves(file, (like, losses))
     return Fit(
         params=params,
         losses=losses,
         estimator=estimator,
         objective=estimator.objective,
         data=data,
-        key=jax.random.wrap_key_data(key),
+        key=None if header["key"] is None else _made_key(**header["key"]),
         interrupted=header["interrupted"],
         seconds=header["seconds"],
         compile_seconds=header["compile_seconds"],
@@ -95,3 +95,12 @@ def load(path: str | Path, program: Any, data: Any = None) -> Fit:
 
 def _named(params: dict[str, str]) -> dict[str, Any]:
     return {**{f"parameter {n!r}": d for n, d in params.items()}, "program": []}
+
+
+def _describe_key(key: jax.Array) -> dict[str, Any]:
+    words = np.asarray(jax.random.key_data(key)).tolist()
+    return {"generator": str(jax.random.key_impl(key)), "words": words}
+
+
+def _made_key(generator: str, words: list[int]) -> jax.Array:
+    return jax.random.wrap_key_data(jnp.asarray(words, jnp.uint32), impl=generator)

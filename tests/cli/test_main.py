@@ -116,6 +116,10 @@ def test_data_files(tmp_path):
     for name in ("x.npz", "x.nc"):
         write_draws(tmp_path / name, {"layer/z": np.ones((3, 2))})
         assert read_data(tmp_path / name)["layer.z"].shape == (3, 2)
+    xarray.Dataset({"z": (("row",), np.arange(3.0))}).to_netcdf(
+        tmp_path / "new.nc", engine="h5netcdf"
+    )
+    np.testing.assert_array_equal(read_data(tmp_path / "new.nc")["z"], [0, 1, 2])
     for content, message in [("a\n", "no rows"), ("a\nx\n", "no number"), ("a,b\n1\n", "line 2")]:
         path.write_text(content)
         with pytest.raises(DataError, match=message):

@@ -7,6 +7,7 @@ programs here keep the machinery alive; `pytest -m exhaustive` runs thousands.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import jax
@@ -167,13 +168,15 @@ def test_a_wrong_estimator_is_noticed():
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("part", range(10))
 def test_many(part):
-    """500 programs each: about an hour on one core."""
+    """500 programs each, 5 minutes of CPU; `-s` shows how they were checked."""
+    kinds = Counter()
 
     @seed(part)
     @settings(few, max_examples=500, derandomize=False)
     @given(programs(bits=7))
     def run(file):
-        compare(file)
+        kinds[compare(file).kind] += 1
 
     run()
+    print(f"part {part}: {dict(kinds)}")
     jax.clear_caches()

@@ -146,6 +146,10 @@ def test_files(fit, program, tmp_path):
     np.testing.assert_array_equal(again.losses, fit.losses)
     np.testing.assert_array_equal(again.params["z.scale"], fit.params["z.scale"])
     np.testing.assert_array_equal(again.sample(5)["z"], fit.sample(5)["z"])
+    for key in (jax.random.key(3, impl="philox4x32"), None):
+        keyed = dataclasses.replace(fit, key=key)
+        again = vi.load(keyed.save(path), program)
+        np.testing.assert_array_equal(again.sample(5)["z"], keyed.sample(5)["z"])
     other = vi.elbo(model, vi.full_rank, observed={"ys": YS}, args=ARGS)
     with pytest.raises(CheckpointError, match="fit of another program") as error:
         vi.load(path, other)

@@ -12,6 +12,7 @@ from jaxtyping import Array
 
 from ppl.compiler.learned.base import ControlVariate, features, mlp, mlp_value
 from ppl.compiler.learned.relaxed import relaxations
+from ppl.lang.keys import key_beside
 from ppl.lang.primitives import draw
 from ppl.lang.staged import Eqn
 
@@ -35,7 +36,7 @@ class PathNetwork(ControlVariate):
 
     def noise(self, eqn: Eqn, data: tuple[Any, ...], key: Array) -> dict[str, Any]:
         # LAX draws the same value again; RELAX needs noise that the value has not seen.
-        key = key if self.kind == "lax" else jax.random.fold_in(key, 1)
+        key = key if self.kind == "lax" else key_beside(key, "relaxation")
         return {"key": key, "features": self._features(eqn, data)}
 
     def _features(self, eqn: Eqn, data: tuple[Any, ...]) -> Array:

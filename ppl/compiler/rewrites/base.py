@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ppl.compiler.influence import Analysis, site_of
+from ppl.compiler.influence import Analysis, Past, site_of
 from ppl.compiler.region import Region
 from ppl.compiler.strategies.base import Strategy
 from ppl.errors import StrategyError, suggestion
@@ -59,8 +59,10 @@ class Program:
                 yield eqn
 
     def depends(self, atoms: Sequence[Atom], site: Eqn) -> bool:
-        """Whether a choice's draw can change one of these values."""
-        return any(site_of(s) is site for a in atoms for s in self.analysis.of(a).score)
+        """Whether a choice's draw can change one of these values, which stand beside it. In a
+        loop: the draw of this step; what the state remembers of earlier ones is given."""
+        sources = (s for a in atoms for s in self.analysis.of(a).score)
+        return any(site_of(s) is site and not isinstance(s, Past) for s in sources)
 
     def _used_otherwise(self, var: Var) -> bool:
         """Whether a term of the region is also read where it is not just added up."""

@@ -15,6 +15,7 @@ from ppl.compiler.strategies.base import Choice, Kind, register
 from ppl.compiler.tables import Val, batched
 from ppl.errors import StrategyError
 from ppl.lang.distributions.categorical import log_probs_of
+from ppl.lang.keys import key_beside
 from ppl.lang.primitives import draw
 from ppl.lang.staged import Eqn
 
@@ -48,7 +49,7 @@ class _Relaxed:
 def _soft(static: Any, params: dict[str, Array], hard: Array, key: Array, scale: float) -> Array:
     """The relaxed choice, in the shape of the hard one that it rounds to."""
     relax = relaxations[static["family"].name]
-    z, _ = relax(params, hard, jax.random.fold_in(key, 1))
+    z, _ = relax(params, hard, key_beside(key, "relaxation"))
     soft = jax.nn.sigmoid(z / scale) if z.shape[-1] == 1 else jax.nn.softmax(z / scale, -1)
     return soft.reshape(hard.shape)
 

@@ -19,6 +19,7 @@ from ppl.compiler.tables import Val
 from ppl.compiler.worlds import Request
 from ppl.errors import StrategyError
 from ppl.lang.family import Family, Params
+from ppl.lang.keys import key_beside
 from ppl.lang.staged import Atom, Eqn
 from ppl.lang.weak_derivatives import WeakDerivative
 
@@ -99,9 +100,8 @@ def _parts(
     eqn: Eqn, moving: Sequence[str], key: jax.Array, value: Array, params: Params
 ) -> dict[str, WeakDerivative]:
     family, out = eqn.params["family"], {}
-    for i, name in enumerate(moving):
-        own_key = jax.random.fold_in(key, i + 1)  # the draw itself has used `key`
-        out[name] = family.weak_derivatives[name](own_key, value, **params)
+    for name in moving:
+        out[name] = family.weak_derivatives[name](key_beside(key, name), value, **params)
     return out
 
 

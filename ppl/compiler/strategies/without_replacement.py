@@ -26,6 +26,7 @@ from ppl.compiler.tables import Val
 from ppl.compiler.worlds import Request
 from ppl.errors import StrategyError
 from ppl.lang.family import Params
+from ppl.lang.keys import key_beside
 from ppl.lang.staged import Eqn
 
 MAX_SET = 8
@@ -118,7 +119,7 @@ class SumAndSample:
             top = _top(log_p, size - 1)
             drawn = index_of(choice, actual)
             among = jnp.any(top == drawn, 0)
-            other = _draw_other(jax.random.fold_in(key, 1), log_p, top)
+            other = _draw_other(key_beside(key, "another"), log_p, top)
             indices = jnp.concatenate([top, jnp.where(among, other, drawn)[None]])
             p, _ = _split(jnp.exp(log_p), indices)
             actual_at = jnp.argmax(indices == drawn, 0)

@@ -24,8 +24,8 @@ def bernoulli_terms(ones: Array, zeros: Array, logits: Alternative, probs: Alter
 
 def poisson_draw(key: Array, shape: tuple[int, ...], rate: Array) -> Array:
     """A Poisson draw with any kind of key (`jax.random.poisson` takes threefry keys only)."""
-    if jax.random.key_impl(key) != "fry":
-        words = jax.random.key_data(key)[..., :2]
+    if jax.random.key_impl(key) != "threefry2x32":
+        words = jax.random.bits(key, (2,), jnp.uint32)
         key = jax.random.wrap_key_data(words, impl="threefry2x32")
     return jax.random.poisson(key, rate, shape, jnp.int32)
 

@@ -162,6 +162,46 @@ def test_a_hierarchical_guide():
     assert all("test_closed_form.py" in r.where for r in closed.plan().rewritten), lines
 
 
+STEPS, NOISE = 5, 0.7
+
+
+def controlled_walk():
+    """A random walk whose step's mean is a parameter times the state; log p - log q of it."""
+    theta = param("theta", 0.6)
+
+    def step(z, _):
+        move = normal.reparam(theta * z, NOISE)
+        ratio = normal.logpdf(move, 0.0, NOISE) - normal.logpdf(move, theta * z, NOISE)
+        return z + move, ratio
+
+    return jnp.sum(lax.scan(step, 1.0, None, length=STEPS)[1])
+
+
+def controlled_walk_value(theta):
+    """Minus the sum of E[(theta z)^2] / (2 NOISE^2)."""
+    total, square = 0.0, 1.0
+    for _ in range(STEPS):
+        total -= theta**2 * square / (2 * NOISE**2)
+        square = (1 + theta) ** 2 * square + NOISE**2
+    return total
+
+
+def test_the_state_of_a_loop_is_given():
+    """A draw's law may depend on earlier steps' draws: both densities go, and what is left is
+    half the square of the control. 100,000 draws see a bias of 3 %."""
+    est = compile(controlled_walk, rewrites="closed_form")
+    assert len(est.plan().rewritten) == 2
+    keys, params = jax.random.split(jax.random.key(0), 100_000), est.init(jax.random.key(0))
+    values, grads = jax.jit(jax.vmap(lambda k: est.value_and_grad(k, params)))(keys)
+    assert np.max(np.asarray(values)) < 0  # no martingale: each is a sum of negative terms
+    exact = (controlled_walk_value(0.6), slopes(controlled_walk_value, {"theta": 0.6})["theta"])
+    for draws, wanted in zip((values, grads["theta"]), exact, strict=True):
+        draws = np.asarray(draws, float)
+        stderr = draws.std() / np.sqrt(len(keys))
+        assert stderr < 0.01 * abs(wanted) / 2
+        assert abs(draws.mean() - wanted) < 5.5 * stderr
+
+
 def test_what_is_not_linear_stays():
     """A density inside of an exponential, or times a draw, is no term to be averaged alone."""
 

@@ -21,7 +21,9 @@ from ppl.compiler.strategies import Arms, Rebar, Spa, SumAndSample, UnorderedSet
 from ppl.errors import StrategyError
 from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions import (
+    beta,
     categorical,
+    dirichlet,
     flip,
     geometric,
     gumbel,
@@ -233,6 +235,23 @@ def test_normal_with_a_jump():
 
     grads = {"t": slope(lambda t: exact(t, 0.8), 0.4), "s": slope(lambda s: exact(0.4, s), 0.8)}
     check_unbiased(objective, grads, exact_value=exact(0.4, 0.8))
+
+
+def test_alternates_are_independent_of_the_draw():
+    """Gamma variables inside the draw and inside its alternates: of keys that must not meet."""
+
+    def objective():
+        a, b = param("a", 2.0), param("b", 1.5)
+        x = beta.mvd(a, 2.0)
+        y = dirichlet.mvd(b * jnp.array([1.0, 1.2, 0.8]))
+        return x**2 + 4 * y[0] * y[1]
+
+    def shares(b):
+        return 4 * 1.0 * 1.2 * b**2 / (3 * b * (3 * b + 1))
+
+    square = lambda a: a * (a + 1) / ((a + 2) * (a + 3))
+    exact = {"a": slope(square, 2.0), "b": slope(shares, 1.5)}
+    check_unbiased(objective, exact, exact_value=square(2.0) + shares(1.5), bias=0.06)
 
 
 # --------------------------------------------------------------------------------------- pairs
