@@ -67,6 +67,7 @@ from ppl.vi.quadratic import GradientDescent as GradientDescent
 from ppl.vi.quadratic import Langevin as Langevin
 from ppl.vi.quadratic import Newton as Newton
 from ppl.vi.quadratic import Quadratic as Quadratic
+from ppl.vi.quadratic import QuadraticSolver as QuadraticSolver
 from ppl.vi.quadratic import local_quadratic as local_quadratic
 from ppl.vi.result import Fit as Fit
 from ppl.vi.store import load as load

@@ -43,7 +43,7 @@ def measure(estimator: vi.Estimator, data: tuple[Any, ...], repeats: int) -> Cos
     return Cost(memory, min(times) / TASKS)
 
 
-def of_niw(inner: int, repeats: int = 20) -> Cost:
+def of_niw(inner: int, repeats: int = 10) -> Cost:
     """One-time fits of `inner` gradient steps on the sinusoids."""
     start, network = regression_net(jax.random.key(0))
     size = len(start)
@@ -56,7 +56,7 @@ def of_niw(inner: int, repeats: int = 20) -> Cost:
     return measure(estimator, (tasks.x, tasks.y), repeats)
 
 
-def of_maml(inner: int, repeats: int = 20) -> Cost:
+def of_maml(inner: int, repeats: int = 10) -> Cost:
     """The same network, with the gradient through the inner steps."""
     start, network = regression_net(jax.random.key(0))
     x, y, _ = sinusoids(TASKS, 20, seed=0)

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, ArrayLike, Float, Key
 
 from ppl import Program, vi
 from stdlib.niw_meta.programs import (
@@ -44,7 +45,7 @@ def learn_prior(
     network: Network,
     emission: Program,
     start: Array,
-    data: tuple[Any, Array],
+    data: tuple[Any, ArrayLike],
     *,
     steps: int,
     by: vi.QuadraticSolver,
@@ -59,7 +60,7 @@ def learn_prior(
         precision: df / V at the start. Low ones drown the signal in the draws of the weights.
         rate: learning rate of m; that of the log-precisions is 0.02.
     """
-    total, size = len(data[1]), len(start)
+    total, size = np.shape(data[1])[0], len(start)
     prior = NIW(jnp.zeros(size), 0.01, jnp.full(size, 1e-3), 1.0)
     options: dict[str, Any] = {"by": by, "start": start, "precision": precision}
     model, guide = independent(network, emission, prior, total=total, df=df, **options)
@@ -87,7 +88,7 @@ def learn_start(
     network: Network,
     emission: Program,
     start: Array,
-    data: tuple[Any, Array, Any, Array],
+    data: tuple[Any, ArrayLike, Any, ArrayLike],
     *,
     steps: int,
     inner: int,
@@ -111,9 +112,9 @@ def posterior_draws(
     network: Network,
     emission: Program,
     learned: Learned,
-    support: tuple[Any, Array],
+    support: tuple[Any, ArrayLike],
     query_x: Any,
-    query_y: Array,
+    query_y: ArrayLike,
     key: Key[Array, ""],
     *,
     steps: int = 200,
@@ -149,7 +150,7 @@ def posterior_draws(
         outputs = lambda w: last_rows(network(w, query_x), query_x, query_y)
         return jax.vmap(outputs)(weights)
 
-    keys = jax.random.split(key, len(query_y))
+    keys = jax.random.split(key, np.shape(query_y)[0])
     return jax.jit(jax.vmap(task))(*support, query_x, query_y, keys)
 
 
@@ -157,9 +158,9 @@ def closed_form_draws(
     network: Network,
     emission: Program,
     learned: Learned,
-    support: tuple[Any, Array],
+    support: tuple[Any, ArrayLike],
     query_x: Any,
-    query_y: Array,
+    query_y: ArrayLike,
     key: Key[Array, ""],
     *,
     by: vi.QuadraticSolver,
@@ -175,7 +176,7 @@ def closed_form_draws(
         outputs = lambda w: last_rows(network(w, query_x), query_x, query_y)
         return jax.vmap(outputs)(weights)
 
-    keys = jax.random.split(key, len(query_y))
+    keys = jax.random.split(key, np.shape(query_y)[0])
     return jax.jit(jax.vmap(task))(*support, query_x, query_y, keys)
 
 
@@ -183,9 +184,9 @@ def adapted_outputs(
     network: Network,
     emission: Program,
     start: Array,
-    support: tuple[Any, Array],
+    support: tuple[Any, ArrayLike],
     query_x: Any,
-    query_y: Array,
+    query_y: ArrayLike,
     *,
     steps: int,
     step_size: float,

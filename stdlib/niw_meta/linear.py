@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike
 
 from ppl import gen, normal, vi
 from stdlib.niw_meta.learners import adapted_outputs
@@ -31,8 +31,8 @@ def network(weights: Array, x: Array) -> Array:
     return x @ weights
 
 
-def predict(tasks: LinearTasks, loc: Array, covariance: Array) -> Scores:
-    """Of the posterior predictive of the query points under the prior N(loc, covariance)."""
+@jax.jit
+def _predictive(x: Array, y: Array, loc: Array, covariance: Array) -> tuple[Array, Array]:
     factor = jnp.linalg.cholesky(covariance)
 
     def task(x, y):
@@ -42,17 +42,24 @@ def predict(tasks: LinearTasks, loc: Array, covariance: Array) -> Scores:
         query = x[SUPPORT:]
         return query @ mean, jnp.sum(query @ posterior * query, -1) + NOISE**2
 
-    mean, variance = jax.jit(jax.vmap(task))(tasks.x, tasks.y)
+    return jax.vmap(task)(x, y)
+
+
+def predict(tasks: LinearTasks, loc: ArrayLike, covariance: ArrayLike) -> Scores:
+    """Of the posterior predictive of the query points under the prior N(loc, covariance)."""
+    arrays = (jnp.asarray(a, jnp.float32) for a in (tasks.x, tasks.y, loc, covariance))
+    mean, variance = _predictive(*arrays)
     return of_regression(mean, variance, tasks.y[:, SUPPORT:])
 
 
-def fitted_noise(outputs: Array, y: Array, scored: Array, target: Array) -> Scores:
+def fitted_noise(outputs: Array, y: ArrayLike, scored: Array, target: ArrayLike) -> Scores:
     """Of point predictions with the variance that fits other tasks' errors, `outputs` of `y`."""
     return of_regression(scored, jnp.full(scored.shape, jnp.mean((outputs - y) ** 2)), target)
 
 
 def run(smoke: bool) -> tuple[dict[str, Scores], vi.Fit]:
-    """Train on fresh tasks, score on others: by name of the method."""
+    """Train on fresh tasks, score on others: by name of the method. The short version has only the
+    hierarchy and the priors that need no training."""
     steps = 500 if smoke else 3000
     test = linear_tasks(500 if smoke else 2000, SUPPORT + QUERIES, seed=1)
     data = linear_tasks(BATCH * steps, SUPPORT + QUERIES, seed=0)
@@ -64,7 +71,7 @@ def run(smoke: bool) -> tuple[dict[str, Scores], vi.Fit]:
     fit = vi.fit(bound(model, guide, total), tuple(data), rewrites="closed_form", **options)
     loc, covariance = fit.params["m"], fit.params["S"] @ fit.params["S"].T
     scores = {
-        "oracle: the true prior": predict(test, jnp.asarray(LINEAR_MEAN), linear_covariance()),
+        "oracle: the true prior": predict(test, LINEAR_MEAN, linear_covariance()),
         "NIW-Meta": predict(test, loc, covariance),
         "NIW-Meta, mode of q": predict(test, loc, covariance * DF / (DF + 4 + 2)),
         "no pooling: N(0, 10 I)": predict(test, jnp.zeros(4), 10.0 * jnp.eye(4)),

@@ -10,8 +10,6 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key
 
-from stdlib.niw_meta.tasks import WAYS
-
 
 def flat_mlp(
     key: Key[Array, ""], inputs: int, outputs: int, width: int, depth: int
@@ -31,21 +29,28 @@ def regression_net(
     return start, lambda weights, x: jax.vmap(lambda x: net(weights, x[None])[0])(x)
 
 
-def classifier_net(
-    key: Key[Array, ""], width: int = 32, features: int = 16
-) -> tuple[Float[Array, " weights"], int, Callable[[Array, Array], Array]]:
-    """64-32-16, tanh, and a linear head for the classes, which starts at 0: its names mean nothing
-    before a task's labels are seen, so each task has to find its own head.
+def prototype_net(
+    key: Key[Array, ""], width: int = 32
+) -> tuple[Float[Array, " weights"], Callable[[Array, tuple[Array, Array]], Array]]:
+    """Logits by distance to the classes' mean features (Snell et al. 2017): the head is the task's
+    own, so that the names of classes do not matter. Features are the pixels plus a 64-32-64 tanh
+    network of them, whose last layer starts at 0; the first weight is the log of the distances'
+    scale.
 
-    Returns the start weights, how many of them (the first) are the head, and
-    `(weights, images [points, 64]) -> [points * ways]`: logits.
+    `(weights, (images [points, 64], labels [points, ways])) -> [points * ways]`: labels are one-hot
+    rows, zero for a point whose class is not known. A point is left out of its own prototype, so a
+    labelled point is classified by the others.
     """
-    body, net = flat_mlp(key, 64, features, width, 1)
-    size = (features + 1) * WAYS
+    body, net = flat_mlp(key, 64, 64, width, 1)
+    last = 64 * width + 64  # weights and biases of the last layer come last
+    start = jnp.concatenate([jnp.zeros(1), body.at[-last:].set(0.0)])
 
-    def logits(weights: Array, images: Array) -> Array:
-        head = weights[:size].reshape(features + 1, WAYS)
-        z = jnp.tanh(jax.vmap(lambda image: net(weights[size:], image))(images))
-        return (z @ head[:-1] + head[-1]).ravel()
+    def logits(weights: Array, x: tuple[Array, Array]) -> Array:
+        images, labels = x
+        z = images + jax.vmap(lambda image: net(weights[1:], image))(images)
+        sums, others = labels.T @ z, jnp.sum(labels, 0) - labels  # others: [points, ways]
+        prototypes = (sums - labels[..., None] * z[:, None]) / others[..., None]
+        distances = jnp.sum((z[:, None] - prototypes) ** 2, -1)
+        return (-jnp.exp(weights[0]) * distances).ravel()
 
-    return jnp.concatenate([jnp.zeros(size), body]), size, logits
+    return start, logits

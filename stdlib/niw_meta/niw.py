@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import digamma, gammaln, multigammaln
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, Float
 
 
 class Law(NamedTuple):
@@ -26,9 +26,9 @@ class Law(NamedTuple):
     """
 
     loc: Float[Array, " d"]
-    strength: ArrayLike
+    strength: Array | float
     scale: Float[Array, "d d"]
-    df: ArrayLike
+    df: Array | float
 
     @property
     def mode(self) -> tuple[Array, Array]:
@@ -48,7 +48,7 @@ class Law(NamedTuple):
         return log_constant - 0.5 * log_det - (df + d) / 2 * jnp.log1p(square / df)
 
 
-def multivariate_digamma(a: ArrayLike, d: int) -> Array:
+def multivariate_digamma(a: Array | float, d: int) -> Array:
     """The derivative of log Gamma_d(a): the sum of digamma(a + (1 - j)/2) for j = 1..d."""
     return jnp.sum(digamma(a - jnp.arange(d) / 2))
 
@@ -78,7 +78,7 @@ def kl(first: Law, second: Law) -> Array:
     return 0.5 * of_mean + of_scale
 
 
-def gap(df: ArrayLike, d: int) -> Array:
+def gap(df: Array | float, d: int) -> Array:
     """What is lost by the factorised posterior for Gaussian tasks, in nats a task, beside
     d / (2 strength): [d log(df/2) - psi_d(df/2)] / 2, about d(d+1)/(4 df) (2.4)."""
     return 0.5 * (d * jnp.log(df / 2) - multivariate_digamma(df / 2, d))
@@ -100,7 +100,7 @@ def update(prior: Law, tasks: LocalPosterior) -> Law:
     apart = centre - prior.loc
     shift = prior.strength * n / strength * jnp.outer(apart, apart)
     scale = prior.scale + jnp.sum(tasks.covariance, 0) + between + shift
-    loc = (prior.strength * prior.loc + jnp.sum(tasks.mean, 0)) / strength
+    loc = jnp.asarray((prior.strength * prior.loc + jnp.sum(tasks.mean, 0)) / strength)
     return Law(loc, strength, scale, prior.df + n)
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
 from jax.scipy.stats import norm
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from stdlib.niw_meta.tasks import WAYS
 
@@ -40,12 +40,13 @@ LEVELS = np.arange(1, 10) / 10
 
 
 def of_regression(
-    mean: Float[Array, "tasks points"],
-    variance: Float[Array, "tasks points"],
-    y: Float[Array, "tasks points"],
-    truth: Float[Array, "tasks points"] | None = None,
+    mean: Float[ArrayLike, "tasks points"],
+    variance: Float[ArrayLike, "tasks points"],
+    y: Float[ArrayLike, "tasks points"],
+    truth: Float[ArrayLike, "tasks points"] | None = None,
 ) -> Scores:
     """Of Gaussian predictions of `y`; errors are against `truth` (`y` if `None`)."""
+    mean, variance, y = map(jnp.asarray, (mean, variance, y))
     errors = np.mean((np.asarray(mean) - np.asarray(y if truth is None else truth)) ** 2, 1)
     z = (y - mean) / jnp.sqrt(variance)
     nll = 0.5 * z**2 + 0.5 * jnp.log(2 * jnp.pi * variance)
@@ -62,14 +63,14 @@ def moments(
 
 
 def of_labels(
-    outputs: Float[Array, "tasks draws outputs"], labels: Float[Array, "tasks points"]
+    outputs: Float[Array, "tasks draws outputs"], labels: Int[ArrayLike, "tasks points"]
 ) -> Scores:
     """Of class probabilities, averaged over draws of the logits."""
     tasks, draws, _ = outputs.shape
     logits = jax.nn.log_softmax(outputs.reshape(tasks, draws, -1, WAYS))
     log_probs = logsumexp(logits, 1) - jnp.log(draws)
     wrong = jnp.argmax(log_probs, -1) != labels
-    nll = -jnp.take_along_axis(log_probs, labels[..., None], -1)
+    nll = -jnp.take_along_axis(log_probs, jnp.asarray(labels)[..., None], -1)
     confidence = jnp.exp(jnp.max(log_probs, -1))
     bins = np.clip((np.asarray(confidence) * 10).astype(int), 0, 9).ravel()
     gap = np.asarray(confidence - (1.0 - wrong)).ravel()

@@ -103,3 +103,10 @@ def digit_tasks(count: int, digits: tuple[int, ...], seed: int) -> DigitTasks:
         found[task, :, way] = classes[rng.integers(8), rng.permutation(own)[:each]]
     labels = np.broadcast_to(np.arange(WAYS, dtype=np.int32), (count, each, WAYS))
     return DigitTasks(found.reshape(count, -1, 64), labels.reshape(count, -1).copy())
+
+
+def one_hot(labels: Int[np.ndarray, "tasks points"], known: int) -> np.ndarray:
+    """Rows of the first `known` labels, and zeros for the others: `[tasks, points, ways]`."""
+    rows = np.eye(WAYS, dtype=np.float32)[labels]
+    rows[:, known:] = 0
+    return rows

@@ -79,6 +79,17 @@ def test_gauss_newton_of_a_regression():
     assert jnp.max(found.precision) == 3.0
 
 
+def test_damped_gauss_newton_is_ridge_regression_for_a_linear_network():
+    x = jax.random.normal(jax.random.key(0), (4, 6))  # more weights than data
+    loss = vi.Composed(lambda w: x @ w, lambda f: 0.5 * jnp.sum((f - 1.0) ** 2) / 0.25)
+    found = vi.local_quadratic(loss, jnp.zeros(6), by=vi.GaussNewton(1, damping=3.0))
+    ridge = jnp.linalg.solve(x.T @ x / 0.25 + 3.0 * jnp.eye(6), x.T @ jnp.ones(4) / 0.25)
+    np.testing.assert_allclose(found.center, ridge, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(found.precision, jnp.sum(x**2, 0) / 0.25, rtol=1e-5)
+    many = vi.local_quadratic(loss, jnp.zeros(6), by=vi.GaussNewton(100, damping=3.0))
+    np.testing.assert_allclose(x @ many.center, jnp.ones(4), atol=1e-3)
+
+
 @pytest.mark.parametrize(("a", "step", "variance"), [(50.0, 0.05, 0.0533), (10.0, 0.02, 0.1053)])
 def test_langevin_has_its_stationary_variance(a, step, variance):
     """1/(a (1 - step a/4)): the curvature is seen too small by that factor (card, 6.7). 20,000
