@@ -85,7 +85,8 @@ def fixed_point(
 
     Args:
         step: from z to z: arrays of reals in any tree, to the same tree, shapes and dtypes.
-            It should be a contraction near the solution, at least.
+            It should be a contraction, near the solution at least, and differentiable; like a custom
+            derivative it is exempt from the smoothness check.
         start: where the iteration begins.
         tol: converged if |step(z) - z| <= tol (1 + |step(z)|), with the largest entries as norms;
             the linear systems of the derivatives to `tol` relative to their solution. The error of

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike
 
 from ppl import Anderson, bind_params, vi
 from stdlib.monotone_dbm.baselines import Restricted, regress, regression_objective
@@ -188,7 +188,8 @@ class Digits(NamedTuple):
 def digits() -> Digits:
     from sklearn.datasets import load_digits
 
-    data, order = load_digits(), np.random.default_rng(0).permutation(1797)
+    data: Any = load_digits()
+    order = np.random.default_rng(0).permutation(1797)
     x = (data.images.reshape(-1, 64) > 7).astype(np.int32)[order]
     y = data.target.astype(np.int32)[order]
     seen = np.random.default_rng(7).random((397, 64)) < KEEP
@@ -203,7 +204,7 @@ class Scores(NamedTuple):
     pixels: np.ndarray
 
 
-def score(data: Digits, pixels: Array, labels: Array) -> Scores:
+def score(data: Digits, pixels: ArrayLike, labels: ArrayLike) -> Scores:
     """From logits of each pixel's being on, and of the labels."""
     right = (np.asarray(pixels) > 0) == (data.test_images == 1)
     hit = np.argmax(np.asarray(labels), -1) == data.test_labels
@@ -349,7 +350,7 @@ def figure(paths: dict[str, np.ndarray], data: Digits, rows: dict[str, Scores]) 
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=(10, 4.2), layout="constrained")
-    left, right = fig.subfigures(1, 2, width_ratios=[1, 1.6])
+    left, right = np.ravel(fig.subfigures(1, 2, width_ratios=[1, 1.6]))
     ax = left.subplots()
     for name, path in paths.items():
         ax.semilogy(np.maximum(path, 1e-16), label=name)
