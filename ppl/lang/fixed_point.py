@@ -24,6 +24,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from ppl.errors import ShapeError
 from ppl.lang.continuous import assume_continuous
 from ppl.lang.iteration import Acceleration, Iterated, Plain, iterate
+from ppl.lang.lanes import lane_by_lane
 from ppl.lang.require import require
 
 
@@ -85,7 +86,8 @@ def fixed_point(
 
     Args:
         step: from z to z: arrays of reals in any tree, to the same tree, shapes and dtypes.
-            It should be a contraction near the solution, at least.
+            It should be a contraction, near the solution at least, and differentiable; like a
+            custom derivative it is exempt from the smoothness check.
         start: where the iteration begins.
         tol: converged if |step(z) - z| <= tol (1 + |step(z)|), with the largest entries as norms;
             the linear systems of the derivatives to `tol` relative to their solution. The error of
@@ -123,7 +125,7 @@ def fixed_point(
     # jumps.
     @assume_continuous
     def run() -> FixedPoint:
-        end = _solve(step, start, rule)
+        end = lane_by_lane(_solve(step, start, rule), (step, start))
         value = require(end.value, end.converged, _what(rule)) if strict else end.value
         return FixedPoint(value, end.residual, end.steps, end.converged)
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike
 
 from ppl import Anderson, bind_params, vi
 from stdlib.monotone_dbm.baselines import Restricted, regress, regression_objective
@@ -67,13 +67,13 @@ def infer(smoke: bool) -> tuple[list[Claim], dict[str, np.ndarray]]:
             Claim.at_least("frustrated: last change, parallel", paths["parallel"][-1], 0.99),
             Claim.at_most("frustrated: last change, FB", paths["forward-backward"][-1], 1e-10),
         ]
-        counts = dict(zip(SCALES, several(SCALES, 30), strict=True))
+        counts = {scale: several(scale) for scale in ((6.0,) if smoke else SCALES)}
         print_table(
-            "Mean-field solutions found by coordinate ascent, free couplings",
-            ("scale", "solutions"),
-            [(f"{s:g}", n) for s, n in counts.items()],
+            "Mean-field solutions found from 30 starts, free couplings",
+            ("scale", "mean number"),
+            [(f"{s:g}", f"{n:.1f}") for s, n in counts.items()],
         )
-        claims.append(Claim.at_least("free couplings: solutions at scale 6", counts[6.0], 2))
+        claims.append(Claim.at_least("free couplings: mean number of solutions", counts[6.0], 1.5))
     claims.append(Claim.at_most("ELBO's optimum by vi.fit: gap", best_guide(smoke), 2e-3))
     return claims, paths
 
@@ -138,25 +138,27 @@ def frustrated(steps: int = 400) -> dict[str, np.ndarray]:
     return {name: np.asarray(path) for name, path in paths.items()}
 
 
-def several(scales: tuple[float, ...], starts: int) -> list[int]:
-    """How many different solutions coordinate ascent finds for a free coupling, by its scale."""
-    rng, layers = np.random.default_rng(0), Layers({"x": Layer(18, 2)})
-    g, bias = rng.normal(size=(layers.size, layers.size)), rng.normal(size=layers.size)
-    q = jnp.asarray(rng.dirichlet(np.ones(2), size=(starts, 18)).reshape(starts, -1))
+def several(scale: float, draws: int = 10, starts: int = 30) -> float:
+    """How many different solutions coordinate ascent finds for a free coupling: the mean over
+    random couplings."""
+    rng, layers = np.random.default_rng(0), Layers({"x": Layer(12, 3)})
+    g = rng.normal(size=(draws, layers.size, layers.size))
+    free = scale * (g + np.swapaxes(g, 1, 2)) / np.sqrt(layers.size)
+    phi = jnp.asarray(np.where(same_node(layers), 0, free))
+    bias = jnp.asarray(rng.normal(size=(draws, layers.size)))
+    q = jnp.asarray(rng.dirichlet(np.ones(3), size=(starts, 12)).reshape(starts, -1))
     clamp = layers.clamp({})
+    for one in phi:
+        check_coupling(one, layers)
 
     @jax.jit
-    def ascend(phi: Array) -> Array:
-        energy = Energy.of(phi, jnp.asarray(bias), layers)
-        return jax.vmap(lambda q: coordinate_ascent(energy, q, clamp, 400))(q)
+    @jax.vmap
+    def ascend(phi: Array, bias: Array) -> Array:
+        energy = Energy.of(phi, bias, layers)
+        return jax.vmap(lambda q: coordinate_ascent(energy, q, clamp, 150))(q)
 
-    counts = []
-    for scale in scales:
-        phi = np.where(same_node(layers), 0, scale * (g + g.T) / np.sqrt(layers.size))
-        check_coupling(jnp.asarray(phi), layers)
-        found = np.round(np.asarray(ascend(jnp.asarray(phi))), 4)
-        counts.append(len(np.unique(found, axis=0)))
-    return counts
+    found = np.round(np.asarray(ascend(phi, bias)), 3)
+    return float(np.mean([len(np.unique(one, axis=0)) for one in found]))
 
 
 def best_guide(smoke: bool) -> float:
@@ -188,7 +190,8 @@ class Digits(NamedTuple):
 def digits() -> Digits:
     from sklearn.datasets import load_digits
 
-    data, order = load_digits(), np.random.default_rng(0).permutation(1797)
+    data: Any = load_digits()
+    order = np.random.default_rng(0).permutation(1797)
     x = (data.images.reshape(-1, 64) > 7).astype(np.int32)[order]
     y = data.target.astype(np.int32)[order]
     seen = np.random.default_rng(7).random((397, 64)) < KEEP
@@ -203,7 +206,7 @@ class Scores(NamedTuple):
     pixels: np.ndarray
 
 
-def score(data: Digits, pixels: Array, labels: Array) -> Scores:
+def score(data: Digits, pixels: ArrayLike, labels: ArrayLike) -> Scores:
     """From logits of each pixel's being on, and of the labels."""
     right = (np.asarray(pixels) > 0) == (data.test_images == 1)
     hit = np.argmax(np.asarray(labels), -1) == data.test_labels
@@ -288,15 +291,15 @@ def learn(smoke: bool) -> tuple[list[Claim], tuple[Digits, dict[str, Scores]]]:
             )
         }
     else:
-        rows["logistic regression"] = train_regression(data, 3_000)
+        rows["logistic regression"] = train_regression(data, 2_000)
         for hidden in (32, 96):
-            rows[f"RBM, {hidden} hidden, CD-1"] = train_restricted(data, hidden, 6_000)
+            rows[f"RBM, {hidden} hidden, CD-1"] = train_restricted(data, hidden, 4_000)
         machines = {
             name: train_machine(data, architecture, steps, tangent=tangent, rate=5e-3)
             for name, architecture, tangent, steps in (
-                ("machine, 96 hidden, paper's margin", dense(96), False, 800),
-                ("machine, convolutional, tangent", convolutional(), True, 400),
-                ("machine, 96 hidden, tangent", dense(96), True, 800),
+                ("machine, 96 hidden, paper's margin", dense(96), False, 400),
+                ("machine, convolutional, tangent", convolutional(), True, 300),
+                ("machine, 96 hidden, tangent", dense(96), True, 600),
             )
         }
     rows |= {name: machine.scores for name, machine in machines.items()}
@@ -349,7 +352,7 @@ def figure(paths: dict[str, np.ndarray], data: Digits, rows: dict[str, Scores]) 
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=(10, 4.2), layout="constrained")
-    left, right = fig.subfigures(1, 2, width_ratios=[1, 1.6])
+    left, right = np.ravel(fig.subfigures(1, 2, width_ratios=[1, 1.6]))
     ax = left.subplots()
     for name, path in paths.items():
         ax.semilogy(np.maximum(path, 1e-16), label=name)

@@ -58,7 +58,7 @@ class Layers(dict[str, Layer]):
     @property
     def states(self) -> Int[np.ndarray, " n"]:
         """The number of states of the node that each entry belongs to."""
-        return np.repeat(*2 * [[l.states for l in self.values() for _ in range(l.nodes)]])
+        return np.array([layer.states for layer in self.values() for _ in range(layer.size)])
 
     @property
     def log_states(self) -> float:

@@ -65,7 +65,7 @@ def dense(hidden: int, pixels: int = 64, labels: int = 10) -> tuple[Layers, Call
 
 
 def convolutional(
-    side: int = 8, groups: int = 4, states: int = 4, features: int = 24, shared: int = 48
+    side: int = 8, groups: int = 3, states: int = 2, features: int = 12, shared: int = 32
 ) -> tuple[Layers, Callable]:
     """Layers and start of a machine with hidden nodes on the image's grid.
 

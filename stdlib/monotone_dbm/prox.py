@@ -35,7 +35,7 @@ def log_prox(x: Float[Array, "*nodes k"], step: ArrayLike) -> Float[Array, "*nod
 
     Args:
         x: any reals, nodes of k >= 2 states each along the last axis.
-        step: a in (0, 1]; not checked if it is traced.
+        step: a in (0, 1]; checked if it is a number.
 
     Raises:
         ValueError: fewer than two states, or a step outside of (0, 1].
@@ -45,7 +45,7 @@ def log_prox(x: Float[Array, "*nodes k"], step: ArrayLike) -> Float[Array, "*nod
     """
     if x.ndim == 0 or x.shape[-1] < 2:
         raise ValueError(f"prox: a node has at least two states, but x has shape {x.shape}")
-    if not isinstance(step, jax.core.Tracer) and not 0 < float(step) <= 1:
+    if isinstance(step, int | float) and not 0 < step <= 1:
         raise ValueError(f"prox: the step must be in (0, 1], not {step}")
     a = jnp.asarray(step, x.dtype)
     return _log_prox_binary(x, a) if x.shape[-1] == 2 else _log_prox(x, a)

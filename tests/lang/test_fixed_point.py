@@ -10,8 +10,9 @@ import numpy as np
 import optimistix
 import pytest
 
-from ppl import Anderson, Plain, fixed_point, flip, gen, normal, param, sim, vi
+from ppl import Anderson, Plain, fixed_point, flip, gen, normal, param, plate, sim, vi
 from ppl.errors import NonFiniteError, ShapeError, UnsupportedError
+from ppl.testing import exact_expectation
 
 SWAP = jnp.array([[0.0, 1.0], [0.3, 0.0]])
 THETA = jnp.array([0.3, 0.1])
@@ -165,6 +166,30 @@ def test_reparameterised_draws_go_through_it_without_a_warning():
         estimator = vi.compile(objective)
         grad = estimator.grad(jax.random.key(0), estimator.init(jax.random.key(0)))["m"]
     assert np.isfinite(grad) and grad > 0.5  # du/dz = 1 / (1 - 0.5 sech^2 u) is in (1, 2)
+
+
+@gen
+def lane(a, scale):
+    z = flip.enum(jax.nn.sigmoid(a)) @ "z"
+    u = fixed_point(lambda u: 0.5 * jnp.tanh(u + z * scale), 0.0).value
+    flip.enum(jax.nn.sigmoid(u)) @ "x"
+
+
+def test_lanes_stay_apart_in_an_objective():
+    """Choices before it are enumerated lane by lane, not all together; exactly."""
+
+    def objective():
+        m = param("m", jnp.array([0.2, 0.4]))
+        choices, log_q = sim(plate(lane, in_axes=(0, None)))(m, 1.5)
+        return jnp.sum(jnp.where(choices["z"], choices["x"] * m, 0.0)) - log_q
+
+    estimator = vi.compile(objective)
+    assert "all lanes together" not in str(estimator.explain())
+    params = estimator.init(jax.random.key(0))
+    value, gradient = estimator.value_and_grad(jax.random.key(0), params)
+    exact = exact_expectation(objective, params=params)
+    np.testing.assert_allclose(value, exact[0], rtol=1e-6)
+    np.testing.assert_allclose(gradient["m"], exact[1]["m"], rtol=1e-5)
 
 
 def test_a_fit_says_that_it_has_not_converged():
