@@ -375,19 +375,7 @@ def _settle(
     staged: Staged, sites: list[Eqn], asked: dict[Eqn, Any], refused: dict[Eqn, str]
 ) -> Plan:
     """The plan, with `score` for what was refused so far and for what cannot be enumerated."""
-    chosen: dict[Eqn, Strategy] = {}
-    reasons: dict[Eqn, str] = {}
-    for eqn in sites:
-        if eqn in asked:
-            chosen[eqn], reasons[eqn] = resolve(asked[eqn], eqn), "asked for"
-        elif eqn in refused:
-            chosen[eqn], reasons[eqn] = strategies["score"], refused[eqn]
-        else:
-            chosen[eqn], reasons[eqn] = _default(eqn)
-    still = _still(staged, chosen) - asked.keys()
-    for eqn in still:
-        if chosen[eqn].kind != "enum":
-            chosen[eqn], reasons[eqn] = Drawn(), STILL
+    chosen, reasons, still = _first_choices(staged, sites, asked, refused)
     joint: set[Eqn] = set()
     while True:
         plan = _draft(staged, chosen, joint)
@@ -411,6 +399,27 @@ def _settle(
             reasons[eqn] += f"; {plan.worlds.size} worlds are too many for 'mvd'"
     plan.reasons, plan.asked, plan.refused = reasons, set(asked), dict(refused)
     return plan
+
+
+def _first_choices(
+    staged: Staged, sites: list[Eqn], asked: dict[Eqn, Any], refused: dict[Eqn, str]
+) -> tuple[dict[Eqn, Strategy], dict[Eqn, str], set[Eqn]]:
+    """Strategies and reasons before anything is known to be wrong with them, and the choices,
+    other than those asked for, that no parameter moves."""
+    chosen: dict[Eqn, Strategy] = {}
+    reasons: dict[Eqn, str] = {}
+    for eqn in sites:
+        if eqn in asked:
+            chosen[eqn], reasons[eqn] = resolve(asked[eqn], eqn), "asked for"
+        elif eqn in refused:
+            chosen[eqn], reasons[eqn] = strategies["score"], refused[eqn]
+        else:
+            chosen[eqn], reasons[eqn] = _default(eqn)
+    still = _still(staged, chosen) - asked.keys()
+    for eqn in still:
+        if chosen[eqn].kind != "enum":
+            chosen[eqn], reasons[eqn] = Drawn(), STILL
+    return chosen, reasons, still
 
 
 def _still(staged: Staged, chosen: Mapping[Eqn, Strategy]) -> set[Eqn]:

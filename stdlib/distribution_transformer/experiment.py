@@ -1,4 +1,4 @@
-"""The experiment: near-exact posteriors for priors that are an input, and filters that recycle them.
+"""The experiment: near-exact posteriors for priors that are an input; filters that recycle them.
 
 Five networks are trained, each by `vi.fit` on simulations; the references are exact (a closed form
 or a grid) or importance sampling and particle filters that get as near.
@@ -21,7 +21,7 @@ from jax.scipy.stats import norm
 
 from ppl import bind_params, density, gen, normal, scan, seed, sim, vi
 from stdlib.distribution_transformer import references, tasks
-from stdlib.distribution_transformer.mixture import Mixture, draw, log_density, moments
+from stdlib.distribution_transformer.mixture import Mixture, log_density
 from stdlib.distribution_transformer.programs import (
     amortised,
     filtering,
@@ -74,7 +74,9 @@ def train(task: tasks.Task, components: int, run: Run, **options: Any) -> Traine
     fit = vi.fit(
         vi.compile(amortised(task, init), num_samples=run.batch),
         steps=run.steps,
-        optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=0)),
+        optimizer=optax.chain(
+            optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=0)
+        ),
     )
     name = task.joint.__name__.removesuffix("_joint")
     console.print(
@@ -168,7 +170,11 @@ def conjugate(run: Run, blind_run: Run | None, smoke: bool) -> tuple[list[Claim]
     print_table(
         "E1: inverse gamma prior, KL from the exact law of log x (nats)",
         ("", "mean", "s.e."),
-        [(name, f"{jnp.mean(x):.4f}", f"{standard_error(x):.4f}") for name, x in rows if np.size(x) > 1],
+        [
+            (name, f"{jnp.mean(x):.4f}", f"{standard_error(x):.4f}")
+            for name, x in rows
+            if np.size(x) > 1
+        ],
     )
     kl, single = float(jnp.mean(found[0])), float(jnp.mean(matched))
     claims = [
@@ -177,7 +183,9 @@ def conjugate(run: Run, blind_run: Run | None, smoke: bool) -> tuple[list[Claim]
     if twin is not None:
         claims += [
             Claim.at_most("E1: KL over that of a moment-matched normal", kl / single, 0.25),
-            Claim.at_least("E1: prior-blind network's KL over ours", float(jnp.mean(found[1])) / kl, 30),
+            Claim.at_least(
+                "E1: prior-blind network's KL over ours", float(jnp.mean(found[1])) / kl, 30
+            ),
         ]
     return claims, (dt, c)
 
@@ -186,7 +194,7 @@ def conjugate(run: Run, blind_run: Run | None, smoke: bool) -> tuple[list[Claim]
 
 
 def simulate_walk(sequences: int, steps: int) -> tuple[Any, Any]:
-    """States and observations of x' = .95 x + N(0, .3²), z = x²/4 + N(0, .5²), `[sequences, steps]`."""
+    """States, x' = .95 x + N(0, .3²), and data, z = x²/4 + N(0, .5²), `[sequences, steps]`."""
     start, move, look = jax.random.split(jax.random.key(7), 3)
     noise = tasks.STEP_SD * jax.random.normal(move, (steps - 1, sequences))
     x = [jax.random.normal(start, (sequences,))]
@@ -198,18 +206,18 @@ def simulate_walk(sequences: int, steps: int) -> tuple[Any, Any]:
 
 
 def walk(run: Run, sequences: int, steps: int = 50) -> tuple[list[Claim], Any]:
-    """Filtering NLL of the true states, beside an exact grid filter and an extended Kalman filter."""
+    """Filtering NLL of the true states, beside an exact grid and an extended Kalman filter."""
     dt = train(tasks.squared, 4, run)
     x, z = simulate_walk(sequences, steps)
     transition, noise = jnp.array([[tasks.STEP]]), jnp.array([[tasks.STEP_SD**2]])
     program = filtering(dt.init, transition, noise, lambda z: (z[None, None],))
     prior = initial_prior(jnp.zeros(1), jnp.eye(1), 4)
-    ours = jax.jit(
-        jax.vmap(lambda z, x: run_filter(program, dt.fit.params, prior, z, x[:, None]))
-    )
+    ours = jax.jit(jax.vmap(lambda z, x: run_filter(program, dt.fit.params, prior, z, x[:, None])))
     log_ours, posteriors = ours(z, x)
     points = jnp.linspace(-15.0, 15.0, 1201)
-    exact = jax.jit(jax.vmap(lambda z, x: references.grid_filter(norm.logpdf(points), z, x, points)))
+    exact = jax.jit(
+        jax.vmap(lambda z, x: references.grid_filter(norm.logpdf(points), z, x, points))
+    )
     log_exact = exact(z, x)
 
     def sensor(z: Any) -> Any:
@@ -238,7 +246,9 @@ def walk(run: Run, sequences: int, steps: int = 50) -> tuple[list[Claim], Any]:
     best, dt_nll, ekf = means
     return [
         Claim.at_most("E2: filtering NLL above the exact filter's", dt_nll - best, 0.3),
-        Claim.at_least("E2: part of the Kalman filter's gap closed", (ekf - dt_nll) / (ekf - best), 0.6),
+        Claim.at_least(
+            "E2: part of the Kalman filter's gap closed", (ekf - dt_nll) / (ekf - best), 0.6
+        ),
     ], (x, posteriors)
 
 
@@ -260,9 +270,7 @@ def quantum(run: Run, particles: int) -> tuple[list[Claim], Any]:
     log_exact = jax.jit(jax.vmap(exact))(a, b, z, delta)
     keys = jax.random.split(jax.random.key(3), run.problems)
     sampling = jax.jit(
-        lambda *args: jax.lax.map(
-            lambda x: references.quantum_importance(*x, particles), args
-        )
+        lambda *args: jax.lax.map(lambda x: references.quantum_importance(*x, particles), args)
     )
     return _beside(
         "T3: quantum parameter", dt, c, log_exact, sampling, (keys, a, b, z, delta), particles
@@ -270,7 +278,7 @@ def quantum(run: Run, particles: int) -> tuple[list[Claim], Any]:
 
 
 def process(run: Run, particles: int) -> tuple[list[Claim], Any]:
-    """Log-density of a new value and the length scale, beside quadrature and importance sampling."""
+    """Log-density of a new value and the length scale, beside quadrature and sampling."""
     dt = train(tasks.process, 5, run)
     c = simulate(tasks.process, run.problems)
     names = ("concentration", "rate", "mean", "scale", "at", "y")
@@ -278,12 +286,16 @@ def process(run: Run, particles: int) -> tuple[list[Claim], Any]:
     log_exact = jax.jit(jax.vmap(references.process_log_posterior))(data, c["lengthscale"])
     keys = jax.random.split(jax.random.key(3), run.problems)
     sampling = jax.jit(
-        lambda *args: jax.lax.map(
-            lambda x: references.process_importance(*x, particles), args
-        )
+        lambda *args: jax.lax.map(lambda x: references.process_importance(*x, particles), args)
     )
     claims = _beside(
-        "T5: Gaussian process", dt, c, log_exact, sampling, (keys, data, c["lengthscale"]), particles
+        "T5: Gaussian process",
+        dt,
+        c,
+        log_exact,
+        sampling,
+        (keys, data, c["lengthscale"]),
+        particles,
     )
     return claims, (dt, c)
 
@@ -379,7 +391,7 @@ def fusion(run: Run, sequences: int, particles: int, steps: int = 20) -> list[Cl
         seconds = seconds_each(f, *args, n=sequences * steps, repeats=1)
         rows.append((name, -jnp.mean(log_p), standard_error(jnp.mean(log_p, 1)), seconds))
     print_table(
-        f"T4: range and bearing, negative log-density of the state per step ({sequences} sequences)",
+        f"T4: range and bearing, negative log-density of the state ({sequences} sequences)",
         ("", "mean", "s.e.", "microseconds a step"),
         [(name, f"{m:.3f}", f"{e:.3f}", f"{1e6 * s:.0f}") for name, m, e, s in rows],
     )
@@ -404,7 +416,7 @@ def main(smoke: bool, folder: Path) -> list[Claim]:
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     axes = figure.subplots(1, 3)
     if smoke:
-        claims, (dt, c) = conjugate(Run(300, 250, 200), None, smoke)
+        claims, (dt, c) = conjugate(Run(200, 128, 100), None, smoke)
         plot_conjugate(axes[0], dt, c)
         axes[1].plot(dt.fit.losses, lw=0.5)
         axes[1].set(title="objective, negated", xlabel="step", ylabel="nats")
@@ -427,14 +439,18 @@ def main(smoke: bool, folder: Path) -> list[Claim]:
 def plot_conjugate(ax: Axes, dt: Trained, c: Any) -> None:
     """Exact and approximate laws of log x for three problems."""
     u = jnp.linspace(-4.0, 5.0, 300)
+
+    @eqx.filter_jit
+    def log_q(net: Any, c: Any) -> Any:
+        return log_density(net(tasks.variance.prior(c), *tasks.variance.data(c)), u[:, None])
+
     for i, colour in enumerate(["C0", "C1", "C2"]):
         one = jax.tree.map(lambda v, i=i: v[i], c)
         alpha, beta = jnp.exp(one["log_alpha"]), jnp.exp(one["log_beta"])
         a, b = references.inverse_gamma_posterior(alpha, beta, one["z"][0])
         ax.plot(u, jnp.exp(references.log_inverse_gamma(u, alpha, beta)), colour, ls=":", lw=1)
         ax.plot(u, jnp.exp(references.log_inverse_gamma(u, a, b)), colour, alpha=0.4, lw=3)
-        q = dt.net(tasks.variance.prior(one), *tasks.variance.data(one))
-        ax.plot(u, jnp.exp(log_density(q, u[:, None])), colour, ls="--")
+        ax.plot(u, jnp.exp(log_q(dt.net, one)), colour, ls="--")
     ax.set(title="variance: prior (dots), exact, network", xlabel="log x")
 
 

@@ -58,7 +58,9 @@ def moments(mixture: Mixture) -> tuple[Float[Array, "*batch n"], Float[Array, "*
 
 def normal_1d(loc: Float[Array, "*batch"], scale: Float[Array, "*batch"]) -> Mixture:
     """One normal law of one number, as a mixture."""
-    return Mixture(jnp.zeros_like(loc)[..., None], loc[..., None, None], scale[..., None, None, None])
+    return Mixture(
+        jnp.zeros_like(loc)[..., None], loc[..., None, None], scale[..., None, None, None]
+    )
 
 
 def condition(
@@ -85,9 +87,7 @@ def condition(
     return Mixture(logits - total, loc, tril), total
 
 
-def predict(
-    mixture: Mixture, matrix: Float[Array, "n n"], noise: Float[Array, "n n"]
-) -> Mixture:
+def predict(mixture: Mixture, matrix: Float[Array, "n n"], noise: Float[Array, "n n"]) -> Mixture:
     """The law of `matrix @ x + N(0, noise)`: the weights stay, μ' = A μ, Σ' = A Σ Aᵀ + Q."""
     half = matrix @ mixture.scale_tril
     covariances = half @ jnp.swapaxes(half, -1, -2) + noise

@@ -21,27 +21,25 @@ from stdlib.distribution_transformer import tasks
 # ------------------------------------------------------------- inverse gamma, in u = log x
 
 
-def inverse_gamma_posterior(
-    alpha: ArrayLike, beta: ArrayLike, z: ArrayLike
-) -> tuple[Array, Array]:
+def inverse_gamma_posterior(alpha: ArrayLike, beta: ArrayLike, z: ArrayLike) -> tuple[Array, Array]:
     """Shape and scale of x given one z ~ N(0, x), for x ~ inverse gamma(alpha, beta)."""
     return jnp.asarray(alpha) + 0.5, beta + jnp.square(z) / 2
 
 
 def log_inverse_gamma(u: ArrayLike, alpha: ArrayLike, beta: ArrayLike) -> Array:
-    """Log-density of u = log x: α log β - log Γ(α) - α u - β exp(-u)."""
+    """Log-density of u = log x: a log b - log Γ(a) - a u - b exp(-u)."""
     u, alpha, beta = map(jnp.asarray, (u, alpha, beta))
     return alpha * jnp.log(beta) - special.gammaln(alpha) - alpha * u - beta * jnp.exp(-u)
 
 
 def inverse_gamma_moments(alpha: ArrayLike, beta: ArrayLike) -> tuple[Array, Array]:
-    """Mean and variance of u = log x: log β - ψ(α) and ψ₁(α)."""
+    """Mean and variance of u = log x: log b - ψ(a) and ψ₁(a)."""
     alpha = jnp.asarray(alpha, float)
     return jnp.log(beta) - special.digamma(alpha), special.polygamma(1, alpha)
 
 
 def log_student_evidence(alpha: ArrayLike, beta: ArrayLike, z: ArrayLike) -> Array:
-    """Log-density of z: Student's t with 2 α degrees of freedom and scale sqrt(β / α)."""
+    """Log-density of z: Student's t, 2 alpha degrees of freedom, scale sqrt(beta / alpha)."""
     above, total = inverse_gamma_posterior(alpha, beta, z)
     normaliser = special.gammaln(above) - special.gammaln(jnp.asarray(alpha, float))
     return normaliser + alpha * jnp.log(beta) - above * jnp.log(total) - 0.5 * jnp.log(2 * jnp.pi)

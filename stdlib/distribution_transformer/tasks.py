@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
@@ -133,7 +132,7 @@ START_SD, TIME_SD = 0.1, 0.05
 def zero_probability(
     delta: ArrayLike, time: ArrayLike, start: Float[ArrayLike, "*batch 2"]
 ) -> Array:
-    """|<0| exp(-i t H) ψ>|² for H = δ σ_x + (1 - δ) σ_z and a real start ψ = (a, b), normalised.
+    """|<0| exp(-i t H) ψ>|² for H = δ X + (1 - δ) Z and a real start ψ = (a, b), normalised.
 
     With ω² = δ² + (1 - δ)²: P = (a cos ωt)² + ((sin ωt / ω) ((1 - δ) a + δ b))².
     """
@@ -160,9 +159,7 @@ quantum = Task(
     joint=quantum_joint,
     prior=lambda c: jnp.stack([c["log_a"], c["log_b"]]),
     latent=lambda c: c["delta"],
-    data=lambda c: (
-        jnp.concatenate([c["z"][:, None] * 2.0 - 1, STARTS, TIMES[:, None] / 3], -1),
-    ),
+    data=lambda c: (jnp.concatenate([c["z"][:, None] * 2.0 - 1, STARTS, TIMES[:, None] / 3], -1),),
     through=tfb.Sigmoid,
     size=1,
     sources=(4,),

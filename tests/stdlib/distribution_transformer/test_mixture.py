@@ -1,4 +1,4 @@
-"""Mixtures against exact identities: Bayes' rule, a worked example, moments, the enumerated label."""
+"""Mixtures: Bayes' rule, a worked example, moments, the enumerated label."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ from stdlib.distribution_transformer.programs import labelled, summed
 
 def some_mixture(k: int, n: int, seed: int = 0) -> Mixture:
     rng = np.random.default_rng(seed)
-    tril = np.tril(rng.normal(size=(k, n, n)), -1) * 0.5 + np.eye(n) * rng.uniform(0.5, 1.5, (k, n, 1))
+    tril = np.tril(rng.normal(size=(k, n, n)), -1) * 0.5 + np.eye(n) * rng.uniform(
+        0.5, 1.5, (k, n, 1)
+    )
     return Mixture(*map(jnp.asarray, (rng.normal(size=k), rng.normal(size=(k, n)), tril)))
 
 
@@ -96,7 +98,9 @@ def test_prediction_moves_the_moments():
         mean, covariance = moments(mixture)
         new_mean, new_covariance = moments(predict(mixture, matrix, noise))
         np.testing.assert_allclose(new_mean, matrix @ mean, atol=1e-12)
-        np.testing.assert_allclose(new_covariance, matrix @ covariance @ matrix.T + noise, atol=1e-12)
+        np.testing.assert_allclose(
+            new_covariance, matrix @ covariance @ matrix.T + noise, atol=1e-12
+        )
 
 
 @pytest.mark.parametrize(("k", "n"), [(1, 1), (4, 1), (3, 2)])

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ppl import bind_params, density, frozen, param, seed, sim, vi
+from ppl import bind_params, density, param, seed, sim, vi
 from ppl.testing import assert_unbiased
 from stdlib.distribution_transformer import references, tasks
-from stdlib.distribution_transformer.mixture import condition, draw, gmm, log_density
+from stdlib.distribution_transformer.mixture import log_density
 from stdlib.distribution_transformer.programs import (
     amortised,
     filtering,
@@ -38,59 +39,43 @@ def test_the_gradient_is_that_of_the_guide_at_the_drawn_sample(key):
     task, init = tasks.variance, network(tasks.variance, 3, **SMALL)
     est = vi.compile(amortised(task, init))
     params = est.init(key)
-    value, grad = jax.jit(est.value_and_grad)(key, params)
+    value, grad = est.value_and_grad(key, params)
+    task_draws = vi.compile(_picked(task, init))
+    pick = lambda i: task_draws.value(key, params | {"pick": jnp.float32(i)})
+    c = dict(zip(("log_alpha", "log_beta", "x", "z"), map(pick, range(4)), strict=True))
+    c = c | {"x": c["x"][None], "z": c["z"][None]}
     posterior, reconstruction = guides(task, init)
 
-    def at(net, c):
+    def log_q(net):
         x, prior = {"x": task.latent(c)}, task.prior(c)
         q = lambda program, *args: bind_params(density(program), {"network": net})(x, *args)
         return q(posterior, prior, task.data(c)) + q(reconstruction, prior)
 
-    # The same draws: an objective of the same program that returns one of its choices.
-    def drawn(address):
-        def objective():
-            density_of_all = amortised(task, init)()
-            c, _ = sim(task.joint)()
-            return c, density_of_all
-
-        return objective
-
-    del drawn
-    draws = vi.compile(_choices(task, init))
-    c = {
-        name: draws.value(key, params | {"pick": jnp.float32(i)})
-        for i, name in enumerate(("log_alpha", "log_beta", "x", "z"))
-    }
-    c = c | {"x": c["x"][None], "z": c["z"][None]}
-    net = params["network"]
-    import equinox as eqx
-
-    expected, by_hand = eqx.filter_value_and_grad(at)(net, c)
+    expected, by_hand = eqx.filter_value_and_grad(log_q)(params["network"])
     np.testing.assert_allclose(value, expected, rtol=1e-5)
-    for a, b in zip(jax.tree.leaves(grad["network"]), jax.tree.leaves(by_hand), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5)
+    for a, b in zip(*map(jax.tree.leaves, (grad["network"], by_hand)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
 
 
-def _choices(task, init):
-    """One of the four numbers that are drawn, with the key that the objective uses."""
+def _picked(task, init):
+    """One of the four numbers that the objective draws, with the same key."""
 
     @vi.objective
     def distribution_transformer():
         c, _ = sim(task.joint)()
-        pick = param("pick", 0.0)
         param("network", init)
         values = jnp.stack([c["log_alpha"], c["log_beta"], c["x"][0], c["z"][0]])
-        return jnp.sum(jnp.where(jnp.arange(4) == pick, values, 0.0))
+        return jnp.sum(jnp.where(jnp.arange(4) == param("pick", 0.0), values, 0.0))
 
     return distribution_transformer
 
 
-def test_the_objective_is_unbiased(key):
-    """Against its plan by score functions; a tiny network; catches a bias of 10 % of the largest
-    entry of all, false alarms below 1e-6."""
-    task = tasks.variance
-    objective = amortised(task, network(task, 2, width=2, heads=1, layers=1, hidden=2))
-    assert_unbiased(objective, num_samples=64, bias=0.1, whole_gradient=True)
+def test_the_objective_is_unbiased():
+    """Against all choices by score; a tiny network, 64 problems per estimate; catches a bias of
+    25 % of the gradient's largest entry, false alarms below 1e-6."""
+    task = tasks.squared
+    objective = amortised(task, network(task, 4, width=2, heads=1, layers=1, hidden=2))
+    assert_unbiased(objective, num_samples=64, bias=0.25, whole_gradient=True)
 
 
 def test_the_loss_is_the_entropy_plus_the_divergence(key):
@@ -109,7 +94,7 @@ def test_the_loss_is_the_entropy_plus_the_divergence(key):
         u = jnp.log(b) - jax.random.loggamma(jax.random.fold_in(key, 1), a, (32,))
         log_p = references.log_inverse_gamma(u, a, b)
         kl = jnp.mean(log_p - log_density(q, u[:, None]))
-        # Exact: a - log b ... of u = log x, x inverse gamma: H = a + log Γ(a) - a ψ(a)
+        # Of u = log x: E[-log p] = -a log b + log Γ(a) + a (log b - ψ(a)) + a.
         entropy = a + jax.scipy.special.gammaln(a) - a * jax.scipy.special.digamma(a)
         return loss - entropy - kl
 
@@ -137,7 +122,7 @@ def test_the_density_of_x_has_the_jacobian(name, key):
 
 def test_a_filter_as_a_program_of_the_states(key):
     """Its density is the product of the filtering densities, each step's prior the prediction."""
-    task, init = tasks.squared, network(tasks.squared, 4, **SMALL)
+    init = network(tasks.squared, 4, **SMALL)
     net = init(key)
     transition, noise = jnp.array([[0.95]]), jnp.array([[0.09]])
     program = filtering(init, transition, noise, lambda z: (z[None, None],))
@@ -149,12 +134,10 @@ def test_a_filter_as_a_program_of_the_states(key):
     np.testing.assert_allclose(total, jnp.sum(log_p), rtol=1e-5)
     first = net(prior, z[:1, None])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a[0], b, atol=1e-5), posteriors, first)
-    mean, variance = 0.95 * first.loc[0, 0], 0.9025 * first.covariances[0, 0, 0] + 0.09
     second = net(
         first._replace(
             loc=0.95 * first.loc, scale_tril=jnp.sqrt(0.9025 * first.covariances + 0.09)
         ),
         z[1:2, None],
     )
-    assert jnp.isfinite(mean) and variance > 0.09
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1], b, atol=1e-4), posteriors, second)

@@ -14,7 +14,7 @@ from stdlib.distribution_transformer import references, tasks
 
 
 def test_inverse_gamma_in_logs():
-    """Check 3 of the card: α = 3, β = 2, z = 1.5."""
+    """Check 3 of the card: alpha 3, beta 2, z 1.5."""
     with jax.enable_x64(True):
         a, b = references.inverse_gamma_posterior(3.0, 2.0, 1.5)
         assert (a, b) == (3.5, 3.125)
@@ -29,7 +29,9 @@ def test_inverse_gamma_in_logs():
 
         def integrand(u):
             log_p = float(references.log_inverse_gamma(u, a, b))
-            return np.exp(log_p) * (log_p - stats.norm.logpdf(u, float(mean), float(variance) ** 0.5))
+            return np.exp(log_p) * (
+                log_p - stats.norm.logpdf(u, float(mean), float(variance) ** 0.5)
+            )
 
         np.testing.assert_allclose(quad(integrand, -4, 12)[0], 0.0252236219, atol=1e-8)
 
@@ -170,7 +172,9 @@ def test_filters_of_a_linear_model_are_the_kalman_filter(key):
             seen = cov[: t + 1, : t + 1]
             gain = cov[t, : t + 1] @ np.linalg.inv(seen + 0.5 * np.eye(t + 1))
             mean, var = gain @ z[: t + 1, 0], cov[t, t] - gain @ cov[: t + 1, t]
-            np.testing.assert_allclose(found[t], stats.norm.logpdf(x[t, 0], mean, var**0.5), atol=1e-9)
+            np.testing.assert_allclose(
+                found[t], stats.norm.logpdf(x[t, 0], mean, var**0.5), atol=1e-9
+            )
 
 
 def test_the_grid_filter_s_first_step_is_bayes_rule():
