@@ -194,7 +194,7 @@ def conjugate(run: Run, blind_run: Run | None, smoke: bool) -> tuple[list[Claim]
 
 
 def simulate_walk(sequences: int, steps: int) -> tuple[Any, Any]:
-    """States, x' = .95 x + N(0, .3²), and data, z = x²/4 + N(0, .5²), `[sequences, steps]`."""
+    """States, x' = .95 x + N(0, .3), and data, z = x²/4 + N(0, .5²), `[sequences, steps]`."""
     start, move, look = jax.random.split(jax.random.key(7), 3)
     noise = tasks.STEP_SD * jax.random.normal(move, (steps - 1, sequences))
     x = [jax.random.normal(start, (sequences,))]

@@ -86,7 +86,7 @@ variance = Task(
 # --------------------------------------------------- a filter's step in one dimension, E2
 
 
-OBSERVATION_SD, STEP, STEP_SD = 0.5, 0.95, 0.3
+OBSERVATION_SD, STEP, STEP_SD = 0.5, 0.95, 0.3**0.5
 
 
 def squared_mean(x: ArrayLike) -> Array:
