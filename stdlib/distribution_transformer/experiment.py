@@ -300,8 +300,8 @@ def process(run: Run, particles: int) -> tuple[list[Claim], Any]:
     return claims, (dt, c)
 
 
-ON_PAR = 0.1
-"""Nats; the reference's own error is of that size where its particles are few."""
+ON_PAR = 0.05
+"""Nats."""
 
 
 def _beside(
@@ -424,7 +424,7 @@ def main(smoke: bool, folder: Path) -> list[Claim]:
     else:
         claims, (dt, c) = conjugate(Run(1500, 500, 1000), Run(400, 250, 1000), smoke)
         plot_conjugate(axes[0], dt, c)
-        more, (x, posteriors) = walk(Run(1500, 300, 0), 200)
+        more, (x, posteriors) = walk(Run(800, 256, 0), 200)
         plot_filter(axes[1], x[0], jax.tree.map(lambda v: v[0], posteriors))
         claims += more
         more, (dt, c, grid, table) = quantum(Run(1000, 250, 500), 1_000)
