@@ -377,9 +377,16 @@ def _check_scalar(name: str, staged: Staged) -> None:
 
 
 def _with_arrays(params: Params) -> Params:
-    """The parameters with Python numbers, which users may give, as arrays."""
+    """The parameters with Python numbers, which users may give, as arrays.
+
+    As `param` declares them: a number in an Equinox module (a dropout rate) is no parameter.
+    """
     number = jnp.result_type(float)
-    return jax.tree.map(lambda x: jnp.asarray(x, number) if isinstance(x, float) else x, params)
+    array = lambda x: jnp.asarray(x, number) if isinstance(x, float) else x
+    return {
+        name: p if isinstance(p, eqx.Module) else jax.tree.map(array, p)
+        for name, p in params.items()
+    }
 
 
 def _check_params(staged: Staged, params: Params) -> None:

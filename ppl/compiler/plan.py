@@ -375,13 +375,7 @@ def _settle(
     staged: Staged, sites: list[Eqn], asked: dict[Eqn, Any], refused: dict[Eqn, str]
 ) -> Plan:
     """The plan, with `score` for what was refused so far and for what cannot be enumerated."""
-    first = {e: _first_choice(e, asked, refused) for e in sites}
-    chosen: dict[Eqn, Strategy] = {e: strategy for e, (strategy, _) in first.items()}
-    reasons = {e: reason for e, (_, reason) in first.items()}
-    still = _still(staged, chosen) - asked.keys()
-    for eqn in still:
-        if chosen[eqn].kind != "enum":
-            chosen[eqn], reasons[eqn] = Drawn(), STILL
+    chosen, reasons, still = _first_choices(staged, sites, asked, refused)
     joint: set[Eqn] = set()
     while True:
         plan = _draft(staged, chosen, joint)
@@ -407,15 +401,25 @@ def _settle(
     return plan
 
 
-def _first_choice(
-    eqn: Eqn, asked: Mapping[Eqn, Any], refused: Mapping[Eqn, str]
-) -> tuple[Strategy, str]:
-    """A choice's strategy, before it is known what the others make of it; and why."""
-    if eqn in asked:
-        return resolve(asked[eqn], eqn), "asked for"
-    if eqn in refused:
-        return strategies["score"], refused[eqn]
-    return _default(eqn)
+def _first_choices(
+    staged: Staged, sites: list[Eqn], asked: dict[Eqn, Any], refused: dict[Eqn, str]
+) -> tuple[dict[Eqn, Strategy], dict[Eqn, str], set[Eqn]]:
+    """Strategies and reasons before anything is known to be wrong with them, and the choices,
+    other than those asked for, that no parameter moves."""
+    chosen: dict[Eqn, Strategy] = {}
+    reasons: dict[Eqn, str] = {}
+    for eqn in sites:
+        if eqn in asked:
+            chosen[eqn], reasons[eqn] = resolve(asked[eqn], eqn), "asked for"
+        elif eqn in refused:
+            chosen[eqn], reasons[eqn] = strategies["score"], refused[eqn]
+        else:
+            chosen[eqn], reasons[eqn] = _default(eqn)
+    still = _still(staged, chosen) - asked.keys()
+    for eqn in still:
+        if chosen[eqn].kind != "enum":
+            chosen[eqn], reasons[eqn] = Drawn(), STILL
+    return chosen, reasons, still
 
 
 def _still(staged: Staged, chosen: Mapping[Eqn, Strategy]) -> set[Eqn]:

@@ -1,7 +1,7 @@
 """The distributions of the language, one file for each family or tight group.
 
-`lkj_cholesky`, `mixture_same_family`, `pushforward` and `from_tfp` make distributions; the others are
-distributions. GenJAX's own are converted to these (`genjax_stock`).
+`lkj_cholesky`, `mixture_same_family`, `pushforward` and `from_tfp` make distributions; the
+others are distributions. GenJAX's own are converted to these (`genjax_stock`).
 """
 
 from ppl.lang.distribution import Distribution

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
-
 from tensorflow_probability.substrates.jax import bijectors as tfb
 
 import ppl.lang.distributions as d
@@ -75,8 +74,8 @@ VECTORS = dict(
     ids=["mixture", "reciprocal", "simplex", "blocks"],
 )  # fmt: skip
 def test_sampler_density_and_gradients_agree(dist, params):
-    """As `check_distribution` tests them; biases of 25 % of a gradient's largest entry, as a missing
-    or doubled Jacobian makes, would be caught; false alarms below 1e-6."""
+    """Biases of 25 % of a gradient's largest entry, as a missing Jacobian makes, would be
+    caught; false alarms below 1e-6."""
     by_path = ["reparam"] if dist.family.value.reparam else []
     check_distribution(dist, **params, strategies=by_path, bias=0.25)
 
