@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from jax.flatten_util import ravel_pytree
 from benchmarks.loop import BLOCK, Compiled, start
 from benchmarks.task import BY_HAND, Task
 
+CHUNK = 20
 BOUND = 5.5
 """|z| of one entry that is still no finding (false alarm rate 4e-8)."""
 
@@ -36,7 +38,7 @@ class Moments:
 def moments(
     task: Task, name: str, params: Any, *, seed: int, draws: int = 4_000, seconds: float = 3.0
 ) -> Moments:
-    """By so many draws, or as many as there is time for (100 at least)."""
+    """By so many draws, or as many as there is time for (20 at least)."""
     gradient = task.sides[name](task.data)
 
     def draw(key, params, data):
@@ -51,13 +53,13 @@ def moments(
 
     @jax.jit
     def some(carry, key, params, data):
-        keys = jax.random.split(key, 100)
+        keys = jax.random.split(key, CHUNK)
         return lax.scan(lambda c, k: add(c, k, params, data), carry, keys)[0]
 
     size = 1 + ravel_pytree(params)[0].size
     carry = jnp.zeros(()), jnp.zeros(size), jnp.zeros(size)
     began, key = time.perf_counter(), jax.random.key(seed)
-    for i in range(draws // 100):
+    for i in range(math.ceil(draws / CHUNK)):
         carry = jax.block_until_ready(some(carry, jax.random.fold_in(key, i), params, task.data))
         if i == 0:
             began = time.perf_counter()  # compiled
@@ -120,20 +122,34 @@ class Curve:
         return float(self.steps[i - 1] + part * (self.steps[i] - self.steps[i - 1]))
 
 
-def judge(task: Task, samples: int) -> Any:
-    """The common evaluator, by hand: from parameters to mean and standard error."""
+def judge(task: Task, samples: int, seconds: float) -> Any:
+    """The common evaluator, by hand: from parameters to mean and standard error.
+
+    With at most so many samples, or as there is time for (8 at least); the same for all.
+    """
     gradient = task.sides[BY_HAND](task.data)
 
     def value(key, params, data):
         return -gradient(key, params, task.seen(key, data))[0]
 
     @jax.jit
-    def run(params, data):
-        keys = jax.random.split(jax.random.key(2), samples)
-        values = lax.map(lambda key: value(key, params, data), keys)
-        return jnp.mean(values), jnp.std(values) / np.sqrt(samples)
+    def run(keys, params, data):
+        return lax.map(lambda key: value(key, params, data), keys)
 
-    return lambda params: tuple(float(x) for x in run(params, task.data))
+    def timed(keys):
+        began = time.perf_counter()
+        jax.block_until_ready(run(keys, start(task).params, task.data))
+        return (time.perf_counter() - began) / len(keys)
+
+    few = jax.random.split(jax.random.key(2), 8)
+    timed(few)  # compiles
+    keys = jax.random.split(jax.random.key(2), max(8, min(samples, int(seconds / timed(few)))))
+
+    def judged(params):
+        values = np.asarray(run(keys, params, task.data), np.float64)
+        return float(values.mean()), float(values.std() / np.sqrt(len(keys)))
+
+    return judged
 
 
 def learning_curve(task: Task, made: Compiled, judge: Any, points: int = 24) -> Curve:

@@ -66,7 +66,7 @@ def ratio(result: dict[str, Any], name: str, key: str) -> str:
     best = sides[0]
     found = best[key]["ratio"] if key != "efficiency" else best.get(key)
     text = "" if found is None else f"{found:.3g}" if found >= 100 else f"{found:.2f}"
-    return f"({text}, biased)" if best.get("biased") is not None else text
+    return f"{text} (biased)".strip() if best.get("biased") is not None else text
 
 
 def own(result: dict[str, Any], name: str) -> dict[str, Any]:

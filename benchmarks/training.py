@@ -56,7 +56,7 @@ class Effort(NamedTuple):
         rounds, seconds: of step times: how many runs of each side, and how long one takes.
         compilations, compile_seconds: at most so many of each side, and no new round after so long.
         draws, draw_seconds: gradients of each side, at most, for mean and variance.
-        judge: draws of the evaluator.
+        judge: draws of the evaluator, at most; it takes no longer than a run.
     """
 
     rounds: int
@@ -155,7 +155,7 @@ def estimate(found: dict[str, Moments], name: str, step: dict[str, Any]) -> dict
 
 
 def curves_of_all(task: Task, made: dict[str, Compiled], effort: Effort) -> dict[str, Any]:
-    judge = estimates.judge(task, effort.judge)
+    judge = estimates.judge(task, effort.judge, effort.seconds)
     names = [name for name in made if name != MATRIX_WORK]
     return {name: estimates.learning_curve(task, made[name], judge) for name in names}
 

@@ -64,6 +64,6 @@ def task(size: int = 1_000_000) -> Task:
         },
         start={"loc": jnp.zeros(size), "scale": jnp.full(size, math.log(math.expm1(1.0)))},
         data=jnp.sin(jnp.arange(size, dtype=jnp.float32)),
-        learning_rate=0.05,
-        fit_steps=96,
+        learning_rate=0.1,
+        fit_steps=64,
     )

@@ -109,7 +109,10 @@ def test_moments_are_those_of_numpy():
         None,
     )
     found = estimates.moments(task, BY_HAND, task.start, seed=0, draws=300)
-    keys = [jax.random.split(jax.random.fold_in(jax.random.key(0), i), 100) for i in range(3)]
+    keys = [
+        jax.random.split(jax.random.fold_in(jax.random.key(0), i), estimates.CHUNK)
+        for i in range(15)
+    ]
     draws = np.array([jax.vmap(jax.random.normal)(k) for k in keys]).ravel()
     np.testing.assert_allclose(found.mean[1], draws.mean(), atol=1e-6)
     np.testing.assert_allclose(found.variance[1], draws.var(ddof=1), rtol=1e-4)
@@ -142,13 +145,13 @@ def test_suites_make_tables_and_figures(tmp_path):
     """On one model without peers; its sides are measured, and reach the same objective."""
     effort = training.Effort(2, 0.01, 1, 0.0, 100, 0.1, 20)
     task = logistic_regression.task().only(OURS, BY_HAND)
-    task = replace(task, learning_rate=0.05, fit_steps=480)
+    task = replace(task, learning_rate=0.05, fit_steps=480, matrix_work=None)
     result = training.measure(task, effort)
     mine, hand = result["sides"][:2]
     assert (mine["side"], hand["side"]) == (OURS, BY_HAND)
     assert hand["step"]["ratio"] > 0 and mine["bytes"] > 0
     assert abs(mine["objective"] - hand["objective"]) < 10.0  # from -1,200 to -70 nats
-    assert training.table(result).row_count == 3
+    assert training.table(result).row_count == 2
     training.figure([result], tmp_path / "training.png")
 
     family = growth.Family(lambda n: flip_chain.task(n).only(OURS), "choices", (2, 4))
