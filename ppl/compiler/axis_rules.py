@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ppl.compiler.influence import Along, AxisRule, Entry, Influence, Order, axis_rules
+from ppl.compiler.influence import NOTHING, Along, AxisRule, Entry, Influence, Order, axis_rules
 from ppl.lang.staged import Eqn
 
 AxisMap = list[int | None]
@@ -38,10 +38,18 @@ ELEMENTWISE = (
     "population_count pow random_gamma_grad real reduce_precision regularized_incomplete_beta rem "
     "round rsqrt select_n shift_left shift_right_arithmetic shift_right_logical sign sin sinh "
     "sqrt square stop_gradient sub tan tanh xor zeta add_any bitcast_convert_type name "
-    "sharding_constraint reduce_precision smooth lgamma clz mul_add real_part"
+    "sharding_constraint reduce_precision smooth lgamma clz mul_add real_part require"
 ).split()
 for _name in ELEMENTWISE:
     axis_rules[_name] = _same
+
+
+@rule_for("lane_by_lane")
+def _lane_by_lane(eqn: Eqn, operand: int) -> AxisMap | Callable[[Influence], Influence]:
+    if operand == 0:  # a function of the other operands, through equations that mix lanes
+        return lambda influence: NOTHING
+    lanes = eqn.params["axes"][operand - 1]
+    return [*lanes, *(None,) * (_ndim(eqn, operand) - len(lanes))]
 
 
 @rule_for("broadcast_in_dim")

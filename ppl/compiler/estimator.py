@@ -20,7 +20,7 @@ from ppl.compiler.lower import Lowering
 from ppl.compiler.noise import NOISE, Noise
 from ppl.compiler.objective import Objective, as_objective
 from ppl.compiler.plan import CannotEnumerate, Plan, make_plan
-from ppl.compiler.rewrites import apply
+from ppl.compiler.rewrites import apply, check_names
 from ppl.compiler.variance import gradient_variance
 from ppl.errors import AddressError, BiasWarning, ShapeError, StrategyError, suggestion
 from ppl.lang.keys import sample_keys
@@ -377,9 +377,16 @@ def _check_scalar(name: str, staged: Staged) -> None:
 
 
 def _with_arrays(params: Params) -> Params:
-    """The parameters with Python numbers, which users may give, as arrays."""
+    """The parameters with Python numbers, which users may give, as arrays.
+
+    As `param` declares them: a number in an Equinox module (a dropout rate) is no parameter.
+    """
     number = jnp.result_type(float)
-    return jax.tree.map(lambda x: jnp.asarray(x, number) if isinstance(x, float) else x, params)
+    array = lambda x: jnp.asarray(x, number) if isinstance(x, float) else x
+    return {
+        name: p if isinstance(p, eqx.Module) else jax.tree.map(array, p)
+        for name, p in params.items()
+    }
 
 
 def _check_params(staged: Staged, params: Params) -> None:
@@ -410,7 +417,7 @@ def compile(
     strategies: Mapping[str, Any] | None = None,
     num_samples: int | None = None,
     strict: bool = False,
-    rewrites: Sequence[str] = (),
+    rewrites: str | Sequence[str] = (),
 ) -> Estimator:
     """Compile an objective program into an unbiased gradient estimator.
 
@@ -422,12 +429,15 @@ def compile(
             score choices (the leave-one-out baseline needs others), else 1.
         strict: make a `BiasWarning` an error, and refuse strategies that are biased.
         rewrites: of log-densities, by name; none by default, as none always lowers the variance:
-            `"closed_form"`: the expectation of a choice's log-density under its own distribution,
-            where there is a formula (Kullback-Leibler divergences).
+            `"closed_form"`: the expectation of a log-density over the choices it is a function of,
+            where there is a formula (Kullback-Leibler divergences; Gaussian hierarchies).
             `"stl"`: sticking the landing, for reparameterised choices and the ELBO.
             `"dreg"`: doubly reparameterised gradients, for multi-sample bounds.
 
     Errors in the program are raised when its shapes are known: by `init`, `plan`, `value`, ...
+
+    Raises:
+        StrategyError: there is no rewrite of that name.
     """
     if num_samples is not None and (not isinstance(num_samples, int) or num_samples < 1):
         raise ValueError(
@@ -440,4 +450,5 @@ def compile(
         )
     if isinstance(rewrites, str):
         rewrites = (rewrites,)
+    check_names(rewrites)
     return Estimator(as_objective(objective), strategies or {}, num_samples, strict, rewrites)

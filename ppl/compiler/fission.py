@@ -158,7 +158,11 @@ class _Fission:
         if carry not in self.addends:
             leaves = self._stacked(self.source[carry][0])
         else:
-            total = sum(map(self._stacked, self.addends[carry]), jnp.zeros((), init.dtype))
+            shape = (self.length, *init.shape)
+            total = jnp.zeros(shape, init.dtype)
+            for addend in map(self._stacked, self.addends[carry]):
+                # A single number may be added to an array.
+                total += addend.reshape(self.length, *addend.shape[1:] or (1,) * init.ndim)
             if not read:
                 self.last[carry] = init + jnp.sum(total, 0, dtype=init.dtype)
                 return

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array
 
@@ -17,6 +18,7 @@ from ppl.compiler.influence import (
     Along,
     Final,
     Past,
+    Site,
     Sliced,
     Source,
     Stacked,
@@ -27,9 +29,10 @@ from ppl.compiler.influence import (
     stack_axis,
 )
 from ppl.compiler.plan import CannotEnumerate
+from ppl.compiler.strategies.enumerate import support_table
 from ppl.compiler.tables import Conflict, Factor, Val, always, spread, weights
 from ppl.lang.seed import draw_counts
-from ppl.lang.staged import Eqn
+from ppl.lang.staged import Atom, Eqn, Var
 
 if TYPE_CHECKING:
     from ppl.compiler.lower import Lowering
@@ -46,6 +49,12 @@ class Loop:
     Beside the loop's own carries it carries: estimates of summed costs, the log-probabilities
     of earlier steps that later costs are charged with, and, if its state is enumerated, the
     probabilities of the state (the forward recursion).
+
+    Attributes:
+        constant_xs: scanned arrays that are the same in each step: what a step sees.
+        tables: carries that are, from the first step to the last, the table of all values of an
+            enumerated choice: what a step then computes from it, it computes once for all steps.
+        first: of a state whose loop starts from a known value, where that is in its table.
     """
 
     def __init__(self, lowering: Lowering, eqn: Eqn, frame: Frame):
@@ -76,17 +85,24 @@ class Loop:
         eqn, low, frame = self.eqn, self.low, self.frame
         self.given = self._given()
         self.entry_axes = {i: self._entry_axes(i) for i in self.plain_carry}
+        self.constant_xs = {i: v for i in self.plain_xs if (v := self._constant_slice(i))}
+        self.plain_xs = [i for i in self.plain_xs if i not in self.constant_xs]
+        self.first: dict[Source, int] = {}
+        self.tables = {i: t for i in self.plain_carry if (t := self._table(i)) is not None}
+        self.carried = [i for i in self.plain_carry if i not in self.tables]
         self.slice_factors = {}
+        self.known = self._known_states()
         carry = dict(
-            plain=[self._initial_carry(i) for i in self.plain_carry],
+            plain=[self._initial_carry(i) for i in self.carried],
             sums=[
                 jnp.asarray(low.estimate_of(eqn.ins[i]), self.body.ins[i].aval.dtype)
                 for i in self.sums
             ],
             pasts=[self._no_past(s) for s in self.pasts],
-            state=self._initial_state() if self.states else None,
+            state=self._initial_state() if self.states and self.known is None else None,
         )
         xs = dict(
+            state=self.known,
             step=self._steps() if self.draws else None,
             plain=[jnp.moveaxis(*self._scanned(i)) for i in self.plain_xs],
             slices=[self._slice(s) for s in self.slices],
@@ -111,6 +127,42 @@ class Loop:
         """A scanned array, with its enumerated axes behind the axis that is scanned."""
         val = self.low.read(self.eqn.ins[i])
         return jnp.asarray(val.array), len(val.axes), 0
+
+    def _constant_slice(self, i: int) -> Val | None:
+        """What each step sees of a scanned array, if it is one constant repeated."""
+        val = self.low.read(self.eqn.ins[i])
+        at = len(val.axes)
+        if not isinstance(val.array, np.ndarray) or val.array.strides[at] or not val.axes:
+            return None
+        return Val(np.take(val.array, 0, at), self._sliced_axes(i))
+
+    def _table(self, i: int) -> np.ndarray | None:
+        """The constant that a carry is in each step, if what it starts from is an entry of it."""
+        axes, leaves = self.entry_axes[i], self.body.outs[i]
+        if len(axes) != 1 or axes[0] not in self.states:
+            return None
+        table = self._known_table(leaves, axes[0].inner)
+        init = self.low.read(self.eqn.ins[i])
+        start = self.low.analysis.starts.get(self.eqn, {}).get(axes[0])
+        if table is None or not isinstance(init.array, np.ndarray):
+            return None
+        if init.axes:
+            same = init.axes == (start,) and np.array_equal(init.array, table)
+            return table if same else None
+        entries = np.nonzero([np.array_equal(entry, init.array) for entry in table])[0]
+        if start is not None or not len(entries):
+            return None
+        return table if self.first.setdefault(axes[0], int(entries[0])) in entries else None
+
+    def _known_table(self, leaves: Atom, source: Source) -> np.ndarray | None:
+        """The values of an enumerated choice, if that is what a carry leaves a step with."""
+        for j, val in self.constant_xs.items():
+            if self.body.ins[j] is leaves and val.axes == (source,):
+                return val.array
+        made = leaves.eqn if isinstance(leaves, Var) else None
+        if made is None or made not in self.body.eqns or Site(made) != source:
+            return None
+        return support_table(made, made in self.low.plan.joint)
 
     def _entry_axes(self, i: int) -> tuple[Source, ...]:
         axes = self.low.analysis.env[self.body.ins[i]].axes if self._influenced(i) else {}
@@ -200,13 +252,42 @@ class Loop:
             order = tuple(starts[s] for s in self.states)
             table = self._weights((*self.given, *order), wanted, self.frame, len(lanes))
         else:
-            # A known start: all entries of the table are equal, and one of them has weight 1.
+            # A known start: that entry of the table, or any if all are equal, has weight 1.
             table = jnp.ones(())
             for state in self.states:
-                table = table[..., None] * (jnp.arange(plan.axis_size(state)) == 0)
+                first = self.first.get(state, 0)
+                table = table[..., None] * (jnp.arange(plan.axis_size(state)) == first)
             table = jnp.reshape(table, (*(1,) * len(self.given), *table.shape, *(1,) * len(lanes)))
         sizes = [plan.axis_size(a) for a in axes]
         return jnp.broadcast_to(table, (*sizes, *lanes)).astype(plan.logp_dtype(self.states[0]))
+
+    def _known_states(self) -> Array | None:
+        """`[steps, state, *lanes]`: probabilities before each step, if another loop made the chain.
+
+        With them this loop needs no forward recursion of its own.
+        """
+        if len(self.states) != 1 or self.given or self.eqn.params["reverse"]:
+            return None
+        table = self._chain_table()
+        if table is None or self.low.analysis.starts.get(self.eqn):
+            return None
+        return jnp.concatenate([self._initial_state()[None], table[:-1]])
+
+    def _last_known(self) -> Array:
+        table = self._chain_table()
+        assert table is not None
+        return table[-1]
+
+    def _chain_table(self) -> Array | None:
+        """`[steps, state, *lanes]`: probabilities after each step, if the state is such a chain."""
+        source = self.states[0].inner
+        if source not in self.slices or not self.low.plan.is_chain(source):
+            return None
+        factor = self.frame.factors.get(source.inner)
+        if factor is None or factor.table.axes != (source.inner,):
+            return None
+        lane = factor.lanes[source.inner][source.lane].axis
+        return jnp.moveaxis(factor.table.array, 1 + lane, 0)
 
     def _lanes_of(self, source: Source) -> Alignment:
         return tuple(Along(i) for i in range(len(source_lanes(source, self.low.plan.lane_sizes))))
@@ -243,8 +324,10 @@ class Loop:
         frame = self.frame.inside(self.frame.keys.inside(self.eqn, step))
         frame.steps[self.eqn] = step
         asides, low.asides = low.asides, []
-        for i, array in zip(self.plain_carry, carry["plain"], strict=True):
+        for i, array in (*self.tables.items(), *zip(self.carried, carry["plain"], strict=True)):
             low.env[body.ins[i]] = Val(array, self.entry_axes[i])
+        for i, val in self.constant_xs.items():
+            low.env[body.ins[i]] = val
         for i, array in zip(self.plain_xs, x["plain"], strict=True):
             low.env[body.ins[i]] = Val(array, self._sliced_axes(i))
         for i, array in zip(self.sums, carry["sums"], strict=True):
@@ -253,12 +336,13 @@ class Loop:
             frame.logp[past] = Val(array, self._past_axes(past))
         # Parents first: the joint probabilities are built from the newest choice back.
         if self.states:
-            self._publish_state(frame, carry["state"], self.states)
+            state = carry["state"] if self.known is None else x["state"]
+            self._publish_state(frame, state, self.states)
         for source, array in zip(self.slices, x["slices"], strict=True):
             self._publish_slice(frame, source, array)
         low.block(body, frame)
         after = dict(
-            plain=[self._leaving(i) for i in self.plain_carry],
+            plain=[self._leaving(i) for i in self.carried],
             sums=[
                 jnp.asarray(low.estimate_of(body.outs[i]), body.ins[i].aval.dtype)
                 for i in self.sums
@@ -267,7 +351,7 @@ class Loop:
                 a + spread(frame.logp[p.inner], self._past_axes(p))
                 for a, p in zip(carry["pasts"], self.pasts, strict=True)
             ],
-            state=self._next_state(frame) if self.states else None,
+            state=self._next_state(frame) if self.states and self.known is None else None,
         )
         ys = self._outputs(frame)
         low.asides = asides
@@ -338,9 +422,12 @@ class Loop:
 
     def _outputs(self, frame: Frame) -> dict[str, Any]:
         low, body = self.low, self.body
-        plain = [low.read(body.outs[i]) for i in self.plain_ys]
+        plain = {i: low.read(body.outs[i]) for i in self.plain_ys}
+        constant = {i: v for i, v in plain.items() if v.axes and isinstance(v.array, np.ndarray)}
+        plain = {i: v for i, v in plain.items() if i not in constant}
         stacked = [frame.logp[s.inner] for s in self.stacked]
-        self.made["plain"] = [v.axes for v in plain]
+        self.made["constant"] = constant
+        self.made["plain"] = {i: v.axes for i, v in plain.items()}
         self.made["stacked"] = [v.axes for v in stacked]
         inner = tuple(s.inner for s in self.tabled)
         table = None
@@ -349,7 +436,7 @@ class Loop:
             lanes = max((source_lanes(s, low.plan.lane_sizes) for s in inner), key=len)
             table = self._weights((*self.given, *inner), wanted, frame, len(lanes))
         return dict(
-            plain=[jnp.asarray(v.array) for v in plain],
+            plain=[jnp.asarray(v.array) for v in plain.values()],
             boxed=[low.estimate_of(body.outs[i]) for i in self.boxed_ys],
             stacked=[v.array for v in stacked],
             table=table,
@@ -375,22 +462,34 @@ class Loop:
         eqn, low, frame = self.eqn, self.low, self.frame
         local = local_sources(eqn)
 
-        for i, array in zip(self.plain_carry, carry["plain"], strict=True):
+        for i, array in (*self.tables.items(), *zip(self.carried, carry["plain"], strict=True)):
             low.env[eqn.outs[i]] = self._last(i, array)
         for i, array in zip(self.sums, carry["sums"], strict=True):
             low.boxed[eqn.outs[i]] = array
-        for i, array, axes in zip(self.plain_ys, ys["plain"], self.made["plain"], strict=True):
-            named = tuple(stack_axis(eqn, local, a, ())[0] for a in axes)
-            low.env[eqn.outs[i]] = Val(jnp.moveaxis(array, 0, len(axes)), named)
+        named = lambda axes: tuple(stack_axis(eqn, local, a, ())[0] for a in axes)
+        for (i, axes), array in zip(self.made["plain"].items(), ys["plain"], strict=True):
+            low.env[eqn.outs[i]] = Val(jnp.moveaxis(array, 0, len(axes)), named(axes))
+        for i, val in self.made["constant"].items():
+            at, length = len(val.axes), eqn.params["length"]
+            shape = (*val.array.shape[:at], length, *val.array.shape[at:])
+            every = np.broadcast_to(np.expand_dims(val.array, at), shape)
+            low.env[eqn.outs[i]] = Val(every, named(val.axes))
         for i, array in zip(self.boxed_ys, ys["boxed"], strict=True):
             low.boxed[eqn.outs[i]] = array
         for source, array, axes in zip(
             self.stacked, ys["stacked"], self.made["stacked"], strict=True
         ):
-            named = tuple(stack_axis(eqn, local, a, ())[0] for a in axes)
-            frame.logp[source] = Val(jnp.moveaxis(array, 0, len(axes)), named)
+            frame.logp[source] = Val(jnp.moveaxis(array, 0, len(axes)), named(axes))
+        self._publish_probabilities(carry, ys)
+        low.seen.update(jax.tree.map(lambda x: jnp.mean(x, 0), ys["seen"]))
+        if ys["aside"] is not None:
+            low.asides.append(jnp.sum(ys["aside"]))
+
+    def _publish_probabilities(self, carry: dict[str, Any], ys: dict[str, Any]) -> None:
+        eqn, frame = self.eqn, self.frame
         if self.states:
-            self._publish_state(frame, carry["state"], [Final(eqn, s.inner) for s in self.states])
+            state = carry["state"] if self.known is None else self._last_known()
+            self._publish_state(frame, state, [Final(eqn, s.inner) for s in self.states])
         if self.tabled:
             self._publish_table(ys["table"])
         for source, table in zip(self.chains, ys["transitions"], strict=True):
@@ -402,11 +501,8 @@ class Loop:
                 (source,),
                 {**self._given_outside(), **{b: lanes for b in before}, source: lanes},
             )
-        low.seen.update(jax.tree.map(lambda x: jnp.mean(x, 0), ys["seen"]))
-        if ys["aside"] is not None:
-            low.asides.append(jnp.sum(ys["aside"]))
 
-    def _last(self, i: int, array: Array) -> Val:
+    def _last(self, i: int, array: Array | np.ndarray) -> Val:
         """A carry after the last step, without the axes that only its first value had."""
         axes = [
             Final(self.eqn, a.inner) if isinstance(a, Past) and a.loop is self.eqn else a

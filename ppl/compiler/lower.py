@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array
 
@@ -59,7 +58,7 @@ from ppl.compiler.tables import (
 from ppl.compiler.worlds import Shares
 from ppl.lang.keys import choice_key
 from ppl.lang.seed import Keys
-from ppl.lang.staged import Atom, Block, Eqn, Lit, Var
+from ppl.lang.staged import Atom, Block, Eqn, Lit, Var, equal_literals
 
 
 class Lowering:
@@ -140,6 +139,13 @@ class Lowering:
             outs = batched(lambda *xs: eqn.run(xs), vals)
         self.env.update(zip(eqn.outs, outs, strict=True))
 
+    def _require(self, eqn: Eqn, frame: Frame) -> None:
+        if eqn.outs[0] not in self.region.plain:
+            return
+        self._plain(eqn)
+        name = f"{eqn.params['what']} (at {self.plan.where(eqn.outs[0])})"
+        self._observe(name, lambda: ~self.read(eqn.ins[1]).array)
+
     def _log_density(self, eqn: Eqn, frame: Frame) -> None:
         if eqn.outs[0] not in self.region.plain:
             return
@@ -155,10 +161,13 @@ class Lowering:
 
     def _probe(self, name: str, val: Val) -> None:
         """Observe the share of entries that are not finite."""
+        # Minus infinity is right for an impossible value of an enumerated choice.
+        wrong = lambda x: ~jnp.isfinite(x) & ((x != -jnp.inf) | (not val.axes))
+        self._observe(name, lambda: wrong(val.array))
+
+    def _observe(self, name: str, bad: Callable[[], Array]) -> None:
         if self.probe:
-            # Minus infinity is right for an impossible value of an enumerated choice.
-            bad = ~jnp.isfinite(val.array) & ((val.array != -jnp.inf) | (not val.axes))
-            self.seen[name] = self.seen.get(name, 0.0) + jnp.mean(bad.astype(float))
+            self.seen[name] = self.seen.get(name, 0.0) + jnp.mean(bad().astype(float))
 
     def _site(self, eqn: Eqn, frame: Frame) -> None:
         source, plan = Site(eqn), self.plan
@@ -356,7 +365,7 @@ def _site_at_itself(log_density: Eqn) -> Eqn | None:
 
 def _same_atom(a: Atom, b: Atom) -> bool:
     if isinstance(a, Lit) and isinstance(b, Lit):
-        return a.aval == b.aval and bool(np.all(a.val == b.val))
+        return equal_literals(a, b)
     return a is b
 
 
@@ -398,6 +407,7 @@ def _without_past(source: Source) -> Source:
 _rules: dict[str, Callable[[Lowering, Eqn, Frame], None]] = {
     "site": Lowering._site,
     "log_density": Lowering._log_density,
+    "require": Lowering._require,
     "cond": lower_cond,
     "checkpoint": lower_checkpoint,
     "scan": lower_scan,

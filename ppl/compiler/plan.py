@@ -3,8 +3,9 @@
 The default for a choice without a strategy: reparameterise if the distribution can and what
 follows is smooth in it; else enumerate if the support is finite and the tables stay small; else
 compare a few worlds (measure-valued derivatives) if there is a rule and few will do; else score
-with a leave-one-out baseline. Everything is decided from the staged program alone, so the
-same program always gets the same plan, and `explain()` shows it.
+with a leave-one-out baseline. A choice that no parameter moves (a simulator's, a frozen program's)
+is just drawn, unless it has few values and no cost combines its lanes. Everything is decided from
+the staged program alone, so the same program always gets the same plan, and `explain()` shows it.
 """
 
 from __future__ import annotations
@@ -53,10 +54,11 @@ from ppl.compiler.strategies.base import (
     resolve,
     strategies,
 )
+from ppl.compiler.strategies.drawn import Drawn
 from ppl.compiler.strategies.enumerate import joint_size, support_size
 from ppl.compiler.worlds import WorldMap, allocate, loops_around
 from ppl.errors import StrategyError, UnsupportedError, suggestion
-from ppl.lang.staged import Block, Eqn, Staged, Var
+from ppl.lang.staged import Block, Eqn, Lit, Staged, Var
 
 MAX_SUPPORT = 64
 """A choice with more values is not enumerated unless asked for."""
@@ -67,6 +69,8 @@ and a few beside it cost about what the four samples of a score choice do, and v
 
 MAX_STATES = 4096
 """The planner enumerates choices together only up to this many joint values of one cost."""
+
+STILL = "no gradient strategy is needed: no parameter moves its distribution"
 
 
 class CannotEnumerate(StrategyError):
@@ -371,21 +375,15 @@ def _settle(
     staged: Staged, sites: list[Eqn], asked: dict[Eqn, Any], refused: dict[Eqn, str]
 ) -> Plan:
     """The plan, with `score` for what was refused so far and for what cannot be enumerated."""
-    chosen: dict[Eqn, Strategy] = {}
-    reasons: dict[Eqn, str] = {}
-    for eqn in sites:
-        if eqn in asked:
-            chosen[eqn], reasons[eqn] = resolve(asked[eqn], eqn), "asked for"
-        elif eqn in refused:
-            chosen[eqn], reasons[eqn] = strategies["score"], refused[eqn]
-        else:
-            chosen[eqn], reasons[eqn] = _default(eqn)
+    chosen, reasons, still = _first_choices(staged, sites, asked, refused)
     joint: set[Eqn] = set()
     while True:
         plan = _draft(staged, chosen, joint)
         if isinstance(plan, Trouble):
             eqn = plan.site
-            if plan.joint_may_help and eqn not in joint and joint_size(eqn) <= MAX_STATES:
+            if eqn in still:
+                chosen[eqn], reasons[eqn] = Drawn(), f"{STILL}; not enumerated: {plan.because}"
+            elif plan.joint_may_help and eqn not in joint and joint_size(eqn) <= MAX_STATES:
                 joint.add(eqn)
             elif eqn in asked:
                 raise CannotEnumerate(eqn, plan.because)
@@ -401,6 +399,33 @@ def _settle(
             reasons[eqn] += f"; {plan.worlds.size} worlds are too many for 'mvd'"
     plan.reasons, plan.asked, plan.refused = reasons, set(asked), dict(refused)
     return plan
+
+
+def _first_choices(
+    staged: Staged, sites: list[Eqn], asked: dict[Eqn, Any], refused: dict[Eqn, str]
+) -> tuple[dict[Eqn, Strategy], dict[Eqn, str], set[Eqn]]:
+    """Strategies and reasons before anything is known to be wrong with them, and the choices,
+    other than those asked for, that no parameter moves."""
+    chosen: dict[Eqn, Strategy] = {}
+    reasons: dict[Eqn, str] = {}
+    for eqn in sites:
+        if eqn in asked:
+            chosen[eqn], reasons[eqn] = resolve(asked[eqn], eqn), "asked for"
+        elif eqn in refused:
+            chosen[eqn], reasons[eqn] = strategies["score"], refused[eqn]
+        else:
+            chosen[eqn], reasons[eqn] = _default(eqn)
+    still = _still(staged, chosen) - asked.keys()
+    for eqn in still:
+        if chosen[eqn].kind != "enum":
+            chosen[eqn], reasons[eqn] = Drawn(), STILL
+    return chosen, reasons, still
+
+
+def _still(staged: Staged, chosen: Mapping[Eqn, Strategy]) -> set[Eqn]:
+    """The choices whose distribution has no derivative in any parameter of the program."""
+    moving = moving_values(staged, lambda eqn: follows_path(chosen[eqn]))
+    return {e for e in chosen if moving.isdisjoint(a for a in e.ins if not isinstance(a, Lit))}
 
 
 def _asked(live: list[Eqn], every: list[Eqn], overrides: Mapping[str, Any]) -> dict[Eqn, Any]:

@@ -113,7 +113,40 @@ def log_densities(vals: Sequence[Val], params: Mapping[str, Any]) -> Val:
         params: of a `log_density` equation.
     """
     ranks = [params["event_ndims"], *(params["family"].parameters[n] for n in params["names"])]
+    if _lists_all_values(vals, params):
+        return _log_probabilities(vals, params)
     return broadcasting(lambda *xs: log_density_values(*xs, **params), vals, ranks)
+
+
+def _lists_all_values(vals: Sequence[Val], params: Mapping[str, Any]) -> bool:
+    """Whether the value is the constant table of all values, and its family has all at once."""
+    (value, *given), family = vals, params["family"]
+    if family.log_probabilities is None or not isinstance(value.array, np.ndarray):
+        return False
+    if len(value.axes) != 1 or any(value.axes[0] in v.axes for v in given):
+        return False
+    structs = [jax.ShapeDtypeStruct(v.shape, v.array.dtype) for v in given]
+    with jax.ensure_compile_time_eval():
+        every = np.asarray(family.enumerate(dict(zip(params["names"], structs, strict=True))))
+    event = value.array.ndim - params["event_ndims"]
+    lanes = (1,) * (event - 1)
+    same_event = every.shape[1:] == value.array.shape[event:]
+    every = every.reshape(len(every), *lanes, *every.shape[1:])
+    return same_event and len(every) == len(value.array) and bool(np.all(every == value.array))
+
+
+def _log_probabilities(vals: Sequence[Val], params: Mapping[str, Any]) -> Val:
+    (value, *given), family = vals, params["family"]
+    lanes = value.shape[: len(value.shape) - params["event_ndims"]]
+
+    def every(*arrays: Array) -> list[Array]:
+        log_p = family.log_probabilities(**dict(zip(params["names"], arrays, strict=True)))
+        shape = np.broadcast_shapes(lanes, log_p.shape[1:])
+        missing = tuple(range(1, 1 + len(shape) - (log_p.ndim - 1)))
+        return [jnp.broadcast_to(jnp.expand_dims(log_p, missing), (len(log_p), *shape))]
+
+    out = batched(every, given)[0]
+    return Val(out.array, (*out.axes, *value.axes))
 
 
 def lay_along(lanes: Array, lead: int, alignment: Alignment, ndim: int) -> Array:

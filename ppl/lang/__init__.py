@@ -50,6 +50,7 @@ from ppl.lang.distributions import negative_binomial as negative_binomial
 from ppl.lang.distributions import normal as normal
 from ppl.lang.distributions import one_hot_categorical as one_hot_categorical
 from ppl.lang.distributions import poisson as poisson
+from ppl.lang.distributions import pushforward as pushforward
 from ppl.lang.distributions import student_t as student_t
 from ppl.lang.distributions import uniform as uniform
 from ppl.lang.distributions import von_mises as von_mises
@@ -58,6 +59,8 @@ from ppl.lang.distributions import wishart as wishart
 from ppl.lang.distributions import zipf as zipf
 from ppl.lang.expectation import E as E
 from ppl.lang.factor import factor as factor
+from ppl.lang.fixed_point import FixedPoint as FixedPoint
+from ppl.lang.fixed_point import fixed_point as fixed_point
 from ppl.lang.frozen import frozen as frozen
 from ppl.lang.inference import Inference as Inference
 from ppl.lang.inference import Target as Target
@@ -65,6 +68,8 @@ from ppl.lang.inference import importance as importance
 from ppl.lang.inference import sir as sir
 from ppl.lang.inference import smc as smc
 from ppl.lang.inline import inline as inline
+from ppl.lang.iteration import Anderson as Anderson
+from ppl.lang.iteration import Plain as Plain
 from ppl.lang.loop import scan as scan
 from ppl.lang.marginal import marginal as marginal
 from ppl.lang.mask import mask as mask
@@ -75,6 +80,7 @@ from ppl.lang.param import param as param
 from ppl.lang.plate import plate as plate
 from ppl.lang.program import Program as Program
 from ppl.lang.program import gen as gen
+from ppl.lang.require import require as require
 from ppl.lang.seed import seed as seed
 from ppl.lang.supports import boolean as boolean
 from ppl.lang.supports import correlation_cholesky as correlation_cholesky

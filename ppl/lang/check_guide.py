@@ -41,12 +41,9 @@ def check_guide(
         ShapeError: the shape or kind (float, int, bool) of data or of a guide's choice is wrong.
         SupportError: the data lies outside of the model's support, or the guide's support does.
     """
-    check_data(observed)
-    model_type = trace_type(model, *args)
+    model_type = check_observed(model, observed, args)
     guide_type = trace_type(guide, *(args if guide_args is None else guide_args))
     data = flat_choices(observed)
-    for address, value in data.items():
-        _check_observed(address, value, model_type)
     fixed = {a for a, v in data.items() if not isinstance(v, PartlyObserved)}
     latent = {a: c for a, c in model_type.items() if a not in fixed}
     for address, choice in guide_type.items():
@@ -63,6 +60,19 @@ def check_guide(
             )
         _check_match(address, guide_type[address], choice)
     return model_type, guide_type
+
+
+def check_observed(model: GFI, observed: Choices, args: tuple[Any, ...] = ()) -> TraceType:
+    """Check that the data are values that the model's choices can have; returns its trace type.
+
+    Raises:
+        DataError, AddressError, ShapeError, SupportError: as `check_guide`, of the data.
+    """
+    check_data(observed)
+    model_type = trace_type(model, *args)
+    for address, value in flat_choices(observed).items():
+        _check_observed(address, value, model_type)
+    return model_type
 
 
 def _check_observed(address: str, value: Any, model: TraceType) -> None:

@@ -68,6 +68,8 @@ class Family:
             parameters (arrays where they are known when the program is built, else
             `jax.ShapeDtypeStruct`s); it, or what it returns, is `None` where there is no finite
             list.
+        log_probabilities: `(**params)`; of all values that `enumerate` lists, `[size, *lanes]`,
+            where that is cheaper than the log-density at each.
         relaxation: values between those of a finite support, where those have a meaning as numbers.
         weak_derivatives: for each parameter that has one, its weak (measure-valued) derivative,
             `(key, value, **params)`; see `ppl.lang.weak_derivatives`.
@@ -92,6 +94,7 @@ class Family:
     reparam: Literal["explicit", "implicit"] | None = None
     plan_reparam: bool = True
     enumerate: Callable[[dict[str, Any]], Array | None] | None = None
+    log_probabilities: Callable[..., Array] | None = None
     relaxation: Relaxation | None = None
     weak_derivatives: Mapping[str, WeakRule] = field(default_factory=dict)
     shifts: Mapping[str, Callable[..., Array]] = field(default_factory=dict)

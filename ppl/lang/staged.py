@@ -54,6 +54,15 @@ class Lit:
 Atom = Var | Lit
 
 
+def equal_literals(a: Lit, b: Lit) -> bool:
+    """Whether two constants are surely the same (one that is being traced may be anything)."""
+    if a.val is b.val or a.aval != b.aval:
+        return a.val is b.val
+    concrete = _compat.is_concrete(a.val) and _compat.is_concrete(b.val)
+    # In NumPy: JAX would trace the comparison of its arrays inside of a jit.
+    return concrete and bool(np.all(np.asarray(a.val) == np.asarray(b.val)))
+
+
 @dataclass(eq=False)
 class Block:
     """A list of equations with inputs and outputs; it also sees the variables around it."""
@@ -137,7 +146,7 @@ def stage(fun: Callable, *args: Any, **kwargs: Any) -> Staged:
     eqns: list[Eqn] = []
     outs = flat.inline(jaxpr, ins, eqns)
     block = Block(ins, outs, eqns)
-    _drop_dead_code(block)
+    drop_dead_code(block)
     return Staged(block, jax.tree.structure(out), flat.params, flat.sites)
 
 
@@ -335,7 +344,7 @@ def _refusal(eqn: Any, ours: Any) -> UnsupportedError:
 # --------------------------------------------------------------------------------- dead code
 
 
-def _drop_dead_code(block: Block) -> None:
+def drop_dead_code(block: Block) -> None:
     """Remove equations and loop outputs that nothing reads, here and in inner blocks."""
     live: set[Var] = set()
     _mark(block, list(range(len(block.outs))), live)

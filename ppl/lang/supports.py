@@ -222,6 +222,48 @@ correlation_cholesky = Support(
     point=lambda shape: jnp.eye(shape[-1]),
 )
 
+
+def image_of_reals(
+    bijector: Callable[[], Any], event_shape: tuple[int, ...], name: str, dtype: Any = None
+) -> Support:
+    """What a TFP bijector maps unconstrained reals onto, one of the sets above if it is known.
+
+    Args:
+        event_shape: of one element of the set.
+        name: of what the set is the support of, for messages.
+    """
+    made, ndims = bijector(), len(event_shape)
+    standard = getattr(made, "low", None) is None
+    known = {
+        "identity": real,
+        "exp": positive,
+        "softplus": positive if standard else None,
+        "sigmoid": unit_interval if standard else None,
+        "softmax_centered": simplex,
+    }.get(made.name)
+    if known is not None:
+        return vector(known, ndims) if ndims > known.event_ndims else known
+    if made.name == "sigmoid" and ndims == 0:
+        return interval(made.low, made.high)
+    rank = len(made.inverse_event_shape(event_shape))
+    finite = _all_events(rank, jnp.isfinite)
+    check = lambda value: finite(bijector().inverse(jnp.asarray(value, dtype)))
+    return Support(f"support of {name}", ndims, False, check, bijector)
+
+
+def image_of(bijector: Callable[[], Any], domain: Support, inner_shape: tuple[int, ...]) -> Support:
+    """The image of a set under a TFP bijector; `inner_shape` is that of an element of the set."""
+    made = bijector()
+    outer = tuple(made.forward_event_shape(inner_shape))
+    name = f"{made.name} of {domain.name}"
+    if domain.bounds is not None and _covers_reals(domain.bounds):
+        return image_of_reals(bijector, outer, name)
+    inside = lambda value: domain.check(bijector().inverse(jnp.asarray(value)))
+    chain = domain.bijector and (lambda: tfb.Chain([bijector(), domain._bijector()]))
+    point = lambda _: bijector().forward(domain.example(inner_shape))
+    return Support(name, len(outer), False, inside, chain, point=point)
+
+
 boolean = Support("boolean", 0, True, lambda x: (x == 0) | (x == 1), bounds=(0, 1))
 
 

@@ -207,6 +207,7 @@ class _Check:
             def density(u: Array) -> tuple[Array, Array]:
                 moved = self.family.support_of(params)
                 x, slope = jax.jvp(moved.constrain, (u,), (jnp.ones_like(u),))
+                slope = jnp.abs(slope)  # the map may be decreasing
                 safe = jnp.where(slope > 0, slope, 1)
                 logp = self.family.log_density(x, **params) + jnp.log(safe)
                 return jnp.where(slope > 0, logp, -jnp.inf), x

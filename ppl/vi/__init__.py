@@ -61,5 +61,13 @@ from ppl.vi.objectives import sleep as sleep
 from ppl.vi.objectives import thermodynamic as thermodynamic
 from ppl.vi.objectives import wake_phi as wake_phi
 from ppl.vi.objectives import wake_theta as wake_theta
+from ppl.vi.quadratic import Composed as Composed
+from ppl.vi.quadratic import GaussNewton as GaussNewton
+from ppl.vi.quadratic import GradientDescent as GradientDescent
+from ppl.vi.quadratic import Langevin as Langevin
+from ppl.vi.quadratic import Newton as Newton
+from ppl.vi.quadratic import Quadratic as Quadratic
+from ppl.vi.quadratic import QuadraticSolver as QuadraticSolver
+from ppl.vi.quadratic import local_quadratic as local_quadratic
 from ppl.vi.result import Fit as Fit
 from ppl.vi.store import load as load

@@ -47,6 +47,8 @@ def identity(
         f"data{jax.tree_util.keystr(path)}": _type(leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(data)
     }
+    for r in plan.rewritten:
+        described[f"rewrite {r.rewrite!r} of {r.address!r}"] = "applied"
     described |= {name: str(value) for name, value in more.items()}
     return {
         **described,

@@ -76,6 +76,7 @@ def fit(
     progress: bool = True,
     chunk: int | None = None,
     strategies: dict[str, Any] | None = None,
+    rewrites: str | Sequence[str] = (),
 ) -> Fit:
     """Maximise an objective over its parameters.
 
@@ -116,6 +117,8 @@ def fit(
         chunk: steps per run; by default by time, or a twentieth of `steps` if there are
             callbacks.
         strategies: gradient strategies by address, as for `vi.compile`.
+        rewrites: of log-densities, by name (`"closed_form"`, `"stl"`, `"dreg"`), as for
+            `vi.compile`.
 
     Returns:
         the fitted parameters and the losses, in a `Fit`.
@@ -126,6 +129,7 @@ def fit(
         DataError: an array of the data has NaN, its source ends, or a program that is fitted by
             minibatches does not scale its terms.
         CheckpointError: the checkpoints are of another program, data or optimiser.
+        StrategyError: there is no such strategy or rewrite, or it cannot be had.
         AddressError, ShapeError, SupportError: `params` does not fit the declared parameters.
         TypeError, ValueError: an argument is of the wrong kind.
     """
@@ -142,7 +146,7 @@ def fit(
     chunk = _chunk(chunk, steps, rule, snapshots, watched, saving)
     with precision(float64), nullcontext() if mesh is None else jax.set_mesh(mesh):
         init_key, step_key, result_key = jax.random.split(check_key(key), 3)
-        estimator = _compiled(program, strategies, num_samples)
+        estimator = _compiled(program, strategies, num_samples, rewrites)
         feed = _feed(estimator, data, batch_size, batch_axes, step_key, float64)
         keys = lambda key: [key] if restarts == 1 else list(jax.random.split(key, restarts))
         starts = _starts(estimator, feed.batch, keys(init_key), params)
@@ -301,11 +305,13 @@ def _feed(
     return _Feed(data, batch, rows)
 
 
-def _compiled(program: Any, strategies: Any, num_samples: int | None) -> Estimator:
+def _compiled(
+    program: Any, strategies: Any, num_samples: int | None, rewrites: str | Sequence[str]
+) -> Estimator:
     """The estimator of a program."""
     if isinstance(program, Estimator):
-        if strategies is not None or num_samples is not None:
-            raise TypeError("vi.fit: pass strategies and num_samples to vi.compile")
+        if strategies is not None or num_samples is not None or rewrites:
+            raise TypeError("vi.fit: pass strategies, num_samples and rewrites to vi.compile")
         return program
     if not callable(program):
         raise TypeError(
@@ -314,7 +320,9 @@ def _compiled(program: Any, strategies: Any, num_samples: int | None) -> Estimat
         )
     if num_samples is not None:
         num_samples = check_count("num_samples", num_samples)
-    return compile_objective(program, strategies=strategies, num_samples=num_samples)
+    return compile_objective(
+        program, strategies=strategies, num_samples=num_samples, rewrites=rewrites
+    )
 
 
 def _identity(

@@ -121,7 +121,7 @@ def test_lanes_and_steps_of_a_charge():
 def test_why_a_choice_is_scored():
     def objective():
         x = normal(theta(), 1.0)
-        n = poisson(2.0)
+        n = poisson(theta())
         step = lambda total, _: (total + number(flip(theta())), None)
         total = lax.scan(step, 0.0, None, length=3)[0]
         return jnp.where(x > 0, 1.0, 0.0) + n * 1.0 + total**2

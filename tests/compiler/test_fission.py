@@ -40,6 +40,10 @@ def recursion(c, x):
     return {"z": z, "cost": c["cost"] + cost, "count": c["count"] + 1}, z * c["count"]
 
 
+def number_added_to_an_array(c, x):
+    return {"sum": c["sum"] + 2.0 + jnp.exp(x) * jnp.arange(3.0)}, c["sum"]
+
+
 def sum_that_feeds_back(c, x):
     return c + 0.1 * jnp.sin(c) * x, c
 
@@ -92,6 +96,7 @@ CASES = {
         (running_sums_read, {"sum": 1.0, "other": 2.0}),
         (handed_on, {"one": 3.0, "two": 4.0}),
         (recursion, {"z": 0.1, "cost": 0.0, "count": 0}),
+        (number_added_to_an_array, {"sum": jnp.arange(3.0)}),
         (sum_that_feeds_back, 0.3),
         (mutual, {"a": 1.0, "b": 2.0}),
         (swapped, {"a": 1.0, "b": 2.0}),

@@ -13,7 +13,7 @@ import pytest
 
 from ppl.compiler.estimator import Estimator, compile
 from ppl.compiler.strategies.score import Score
-from ppl.errors import NonFiniteError, PplError
+from ppl.errors import NonFiniteError, PplError, StrategyError
 from ppl.lang.param import param
 from ppl.vi.fit import fit
 from tests.vi.programs import POSTERIOR, YS, bound, conjugate
@@ -51,6 +51,13 @@ def test_it_makes_the_steps_of_a_hand_written_loop(steps):
     np.testing.assert_allclose(result.losses, losses, rtol=1e-4, atol=1e-4)
     for name, value in params.items():
         np.testing.assert_allclose(result.params[name], value, rtol=1e-4)
+
+
+def test_rewrites_are_those_of_compile():
+    """The objective is Gaussian throughout, so that nothing is left to draw."""
+    fits = [fit(conjugate, steps=30, rewrites="closed_form", key=jax.random.key(k)) for k in (0, 1)]
+    np.testing.assert_array_equal(fits[0].losses, fits[1].losses)
+    assert "closed_form" in str(fits[0].explain())
 
 
 def test_it_finds_the_posterior():
@@ -242,8 +249,14 @@ def test_an_update_may_be_the_culprit():
         (
             {"program": compile(conjugate), "num_samples": 2},
             TypeError,
-            "pass strategies and num_samples to vi.compile",
+            "pass strategies, num_samples and rewrites to vi.compile",
         ),
+        (
+            {"program": compile(conjugate), "rewrites": "stl"},
+            TypeError,
+            "pass strategies, num_samples and rewrites to vi.compile",
+        ),
+        ({"rewrites": "closed_from"}, StrategyError, "did you mean 'closed_form'"),
         ({"num_samples": 0}, ValueError, "num_samples must be at least 1"),
         ({"program": 3}, TypeError, "expected an objective program or an estimator, not int"),
         ({"program": lambda: jnp.zeros(())}, PplError, "no parameters to fit"),

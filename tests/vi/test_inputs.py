@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ppl import gen, normal, poisson, vi
 from ppl.errors import AddressError, DataError, ShapeError, SupportError
 from ppl.lang.supports import positive, real
 from ppl.vi._inputs import bind_data, check_key, start_params
@@ -45,6 +46,28 @@ def test_other_data_passes():
     data = ({"names": ["a"], "count": 3, "flag": np.array([True])}, np.array([np.inf, 1]))
     assert bind_data(objective, data) == data
     jax.jit(lambda x: bind_data(lambda ys: 0.0, x)[0])(jnp.nan)  # not known yet
+
+
+@pytest.mark.parametrize(
+    ("observed", "error"),
+    [
+        ({"ys": np.ones(3)}, AddressError),
+        ({"y": np.ones(4)}, ShapeError),
+        ({"y": np.array([1.0, np.nan, 0.0])}, DataError),
+        ({"count": -1}, SupportError),
+    ],
+)
+@pytest.mark.parametrize("guide", [None, vi.full_rank])
+def test_objectives_check_data_without_a_guide_too(observed, error, guide):
+    @gen
+    def model(n):
+        mean = normal(0.0, 1.0) @ "mean"
+        normal(mean * jnp.ones(n), 1.0) @ "y"
+        poisson(jnp.exp(mean)) @ "count"
+
+    with pytest.raises(error) as found:
+        vi.elbo(model, guide, observed=observed, args=(3,))
+    assert found.value.address == next(iter(observed))
 
 
 def test_keys_of_both_kinds():

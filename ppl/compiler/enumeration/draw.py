@@ -49,8 +49,8 @@ def draw_values(elimination: Elimination, joint: set[Eqn]) -> dict[Eqn, Array]:
             continue
         eqn = site_of(name)
         lanes = [elimination.plates.root(p) for p in lane_axes(name, elimination.lanes[name])]
-        table = support_table(eqn, True) if eqn in joint else jnp.asarray(support_values(eqn))
-        values[eqn] = table[index.laid((), lanes)]
+        table = support_table(eqn, True) if eqn in joint else support_values(eqn)
+        values[eqn] = jnp.asarray(table)[index.laid((), lanes)]
     return values
 
 

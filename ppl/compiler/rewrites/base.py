@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from ppl.compiler.influence import Analysis, site_of
+from ppl.compiler.influence import Analysis, Past, site_of
 from ppl.compiler.region import Region
 from ppl.compiler.strategies.base import Strategy
 from ppl.errors import StrategyError, suggestion
-from ppl.lang.staged import Atom, Block, Eqn, Lit, Staged, Var
+from ppl.lang.staged import Atom, Block, Eqn, Lit, Staged, Var, drop_dead_code, equal_literals
 
 
 @dataclass(frozen=True)
@@ -46,17 +44,25 @@ class Program:
     def linear_log_densities(self) -> Iterator[tuple[Eqn, Eqn]]:
         """(log-density, choice) for each log-density of a choice's own draw that only enters the
         objective linearly."""
+        for eqn in self.linear_terms():
+            site = choice_of(eqn.ins[0])
+            if site is not None and site in self.strategies:
+                yield eqn, site
+
+    def linear_terms(self) -> Iterator[Eqn]:
+        """Each log-density that depends on a choice and only enters the objective linearly."""
         for var in self.region.costs:
             eqn = var.eqn
             if eqn is None or eqn.kind != "log_density" or eqn.impl is not None:
                 continue
-            site = choice_of(eqn.ins[0])
-            if site is not None and site in self.strategies and not self._used_otherwise(var):
-                yield eqn, site
+            if not self._used_otherwise(var):
+                yield eqn
 
     def depends(self, atoms: Sequence[Atom], site: Eqn) -> bool:
-        """Whether a choice's draw can change one of these values."""
-        return any(site_of(s) is site for a in atoms for s in self.analysis.of(a).score)
+        """Whether a choice's draw can change one of these values, which stand beside it. In a
+        loop: the draw of this step; what the state remembers of earlier ones is given."""
+        sources = (s for a in atoms for s in self.analysis.of(a).score)
+        return any(site_of(s) is site and not isinstance(s, Past) for s in sources)
 
     def _used_otherwise(self, var: Var) -> bool:
         """Whether a term of the region is also read where it is not just added up."""
@@ -95,7 +101,7 @@ def _same(a: Atom, b: Atom) -> bool:
     """Whether two atoms have the same value; sees through changes of shape, which `vmap` makes
     of a choice's parameters and of its density's apart."""
     if isinstance(a, Lit) and isinstance(b, Lit):
-        return a.aval == b.aval and bool(np.all(a.val == b.val))
+        return equal_literals(a, b)
     if isinstance(a, Lit) or isinstance(b, Lit) or a is b or a.eqn is None or b.eqn is None:
         return a is b
     alike = a.eqn.kind == b.eqn.kind in _SHAPES and a.eqn.params == b.eqn.params
@@ -112,17 +118,22 @@ def rewrite[T: Callable[[Program], list[Rewritten]]](function: T) -> T:
     return function
 
 
-def apply(staged: Staged, names: Sequence[str], strategies: Mapping[Eqn, Strategy]) -> None:
-    """Rewrite a program in place; what was done is added to `staged.rewritten`.
-
-    Raises:
-        StrategyError: there is no such rewrite, or it cannot be had.
-    """
+def check_names(names: Sequence[str]) -> None:
+    """Raise a `StrategyError` if there is no rewrite of one of these names."""
     for name in names:
         if name not in rewrites:
             raise StrategyError(
                 f"there is no rewrite {name!r}", because=suggestion(str(name), list(rewrites))
             )
+
+
+def apply(staged: Staged, names: Sequence[str], strategies: Mapping[Eqn, Strategy]) -> None:
+    """Rewrite a program in place; what was done is added to `staged.rewritten`.
+
+    Raises:
+        StrategyError: a rewrite cannot be had.
+    """
     for name, function in rewrites.items():
         if name in names:
             staged.rewritten += function(Program(staged, strategies))
+    drop_dead_code(staged.block)

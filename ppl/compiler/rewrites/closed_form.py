@@ -7,15 +7,16 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import digamma, gammaln
+from jax.scipy.special import digamma, gammaln, multigammaln
 from jaxtyping import Array
 
 from ppl.compiler.axis_rules import rule_for
-from ppl.compiler.rewrites.base import Program, Rewritten, at_itself, rewrite
-from ppl.lang.distributions._linalg import log_diagonal, solve_lower
+from ppl.compiler.rewrites.base import Program, Rewritten, at_itself, choice_of, rewrite
+from ppl.compiler.rewrites.gaussian import expected_gaussian
+from ppl.lang.distributions._linalg import log_diagonal, solve_lower, transpose
 from ppl.lang.distributions._safe import log_beta, safe_log, softplus
 from ppl.lang.distributions.categorical import log_probs_of
-from ppl.lang.staged import Eqn
+from ppl.lang.staged import Atom, Eqn
 
 Params = dict[str, Array]
 Rule = Callable[[Params, Params], Array]
@@ -28,23 +29,37 @@ expected_log_density: dict[tuple[str, str], Rule] = {}
 def closed_form(program: Program) -> list[Rewritten]:
     """Replace log p(z; w) at a draw z of q(v) by its expectation given v and w, where the table
     has it and w does not depend on z; so log q becomes minus the entropy, and their difference
-    the Kullback-Leibler divergence.
+    the Kullback-Leibler divergence. If p is Gaussian, w may be drawn too (`gaussian`).
 
     The means of value and gradient stay. Their variances shrink for scored choices, but need not
     for reparameterised ones: close to the optimum the draw's parts in log q and in the rest
     cancel, and `stl` is better.
     """
     done = []
-    for eqn, site in program.linear_log_densities():
-        q, p = site.params["family"].name, eqn.params["family"].name
-        rule = expected_log_density.get((q, p))
-        if rule is None or program.depends(eqn.ins[1:], site):
-            continue
-        what = f"{'its entropy' if at_itself(eqn) else f'E[log {p}]'} in closed form"
-        what += f" at {eqn.where.rsplit('/', 1)[-1]}"
-        done.append(Rewritten("closed_form", site.params["address"], site.where, what))
-        _replace(eqn, site, rule)
+    for eqn in program.linear_terms():
+        at = eqn.where.rsplit("/", 1)[-1]
+        p = eqn.params["family"].name
+        site = choice_of(eqn.ins[0])
+        rule = None if site is None else expected_log_density.get((site.params["family"].name, p))
+        known = rule is not None and not any(program.analysis.of(a).score for a in eqn.ins[1:])
+        gaussian = None if known else expected_gaussian(program, eqn)
+        if gaussian is not None:
+            what = f"E[log {p}] in closed form at {at}"
+            for s in gaussian.sites:
+                done.append(Rewritten("closed_form", s.params["address"], s.where, what))
+            _compute(eqn, gaussian.ins, gaussian)
+        elif site is not None and rule is not None and not program.depends(eqn.ins[1:], site):
+            what = f"{'its entropy' if at_itself(eqn) else f'E[log {p}]'} in closed form at {at}"
+            done.append(Rewritten("closed_form", site.params["address"], site.where, what))
+            _replace(eqn, site, rule)
     return done
+
+
+def _compute(eqn: Eqn, ins: list[Atom], function: Callable[..., Array]) -> None:
+    """Make an equation another function of other things."""
+    aval = eqn.outs[0].aval
+    eqn.kind, eqn.ins, eqn.params = "expectation", ins, {}
+    eqn.impl = lambda *xs: [jnp.broadcast_to(function(*xs), aval.shape).astype(aval.dtype)]
 
 
 def _replace(eqn: Eqn, site: Eqn, rule: Rule) -> None:
@@ -176,6 +191,26 @@ def _gamma(q: Params, p: Params) -> Array:
     mean, mean_log = a * jnp.exp(-log_rate), digamma(a) - log_rate
     other = _log_rate(p)
     return (b - 1) * mean_log - jnp.exp(other) * mean + b * other - gammaln(b)
+
+
+@rule_of("inverse_gamma", "inverse_gamma")
+def _inverse_gamma(q: Params, p: Params) -> Array:
+    a, scale, b, other = q["concentration"], q["scale"], p["concentration"], p["scale"]
+    mean_log = jnp.log(scale) - digamma(a)
+    return b * jnp.log(other) - gammaln(b) - (b + 1) * mean_log - other * a / scale
+
+
+@rule_of("inverse_wishart", "inverse_wishart")
+def _inverse_wishart(q: Params, p: Params) -> Array:
+    """With scale matrices V of q and W of p, and n = q's df: E[T^-1] = n V^-1."""
+    mine, other = jnp.tril(q["scale_tril"]), jnp.tril(p["scale_tril"])
+    n, m, size = q["df"], p["df"], mine.shape[-1]
+    psi = jnp.sum(digamma((n[..., None] - jnp.arange(size)) / 2), -1)
+    mean_log = 2 * log_diagonal(mine) - psi - size * math.log(2)
+    # The trace of V^-1 W, from the columns of W's factor.
+    trace = jnp.sum(solve_lower(mine[..., None, :, :], transpose(other)) ** 2, (-2, -1))
+    log_constant = m * log_diagonal(other) - m * size / 2 * math.log(2) - multigammaln(m / 2, size)
+    return log_constant - 0.5 * (m + size + 1) * mean_log - 0.5 * n * trace
 
 
 @rule_of("exponential", "exponential")

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
 from ppl import _compat
 from ppl.compiler.strategies.base import Choice, Kind, register
@@ -44,8 +43,10 @@ def support_values(eqn: Eqn) -> Any:
     return None if values is None else np.asarray(values)
 
 
-def support_table(eqn: Eqn, joint: bool) -> Array:
+def support_table(eqn: Eqn, joint: bool) -> np.ndarray:
     """All values of a choice, `[values, *lanes, *event]`.
+
+    As a constant: a loop sees from it that its state is the same table in each step.
 
     Args:
         joint: list all combinations of the lanes' values; else all lanes take a value at once.
@@ -59,7 +60,7 @@ def support_table(eqn: Eqn, joint: bool) -> Array:
     else:
         lead = (len(values), *(1,) * len(shape), *event)
         table = np.broadcast_to(values.reshape(lead), (len(values), *shape, *event))
-    return jnp.asarray(table)
+    return table
 
 
 @register

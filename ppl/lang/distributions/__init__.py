@@ -1,7 +1,7 @@
 """The distributions of the language, one file for each family or tight group.
 
-`lkj_cholesky`, `mixture_same_family` and `from_tfp` make distributions; the others are
-distributions. GenJAX's own are converted to these (`genjax_stock`).
+`lkj_cholesky`, `mixture_same_family`, `pushforward` and `from_tfp` make distributions; the
+others are distributions. GenJAX's own are converted to these (`genjax_stock`).
 """
 
 from ppl.lang.distribution import Distribution
@@ -40,6 +40,7 @@ from ppl.lang.distributions.multivariate_normal import (
 from ppl.lang.distributions.negative_binomial import negative_binomial as negative_binomial
 from ppl.lang.distributions.normal import normal as normal
 from ppl.lang.distributions.poisson import poisson as poisson
+from ppl.lang.distributions.pushforward import pushforward as pushforward
 from ppl.lang.distributions.student_t import student_t as student_t
 from ppl.lang.distributions.uniform import uniform as uniform
 from ppl.lang.distributions.von_mises import von_mises as von_mises

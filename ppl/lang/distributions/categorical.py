@@ -18,7 +18,7 @@ def log_probs_of(logits: Alternative, probs: Alternative) -> Array:
     """Log-probabilities along the last axis; -inf where the probability is zero."""
     if probs is not None:
         return safe_log(probs)
-    return logits - jax.nn.logsumexp(logits, -1, keepdims=True)
+    return jax.nn.log_softmax(logits, -1)
 
 
 def _sample(
@@ -40,6 +40,11 @@ def _log_density(value: Array, logits: Alternative = None, probs: Alternative = 
     return only_if_possible(inside, chosen - jax.nn.logsumexp(weights, -1))
 
 
+def _log_probabilities(logits: Alternative = None, probs: Alternative = None) -> Array:
+    log_p = jnp.moveaxis(log_probs_of(logits, probs), -1, 0)
+    return only_if_possible(jnp.ones((), bool), log_p)
+
+
 def _size(params: dict) -> int:
     return next(p.shape[-1] for p in params.values())
 
@@ -53,6 +58,7 @@ categorical = make_distribution(
         support=lambda **params: integer_interval(0, _size(params) - 1),
         kind="int",
         enumerate=lambda params: jnp.arange(_size(params), dtype=jnp.int32),
+        log_probabilities=_log_probabilities,
         alternatives=frozenset({"logits", "probs"}),
         tfp=tfp.distributions.Categorical,
     )
@@ -90,6 +96,7 @@ one_hot_categorical = make_distribution(
         event_shape=lambda shapes: next(iter(shapes.values()))[-1:],
         kind="int",
         enumerate=lambda params: jnp.eye(_size(params), dtype=jnp.int32),
+        log_probabilities=_log_probabilities,
         relaxation=Relaxation(lambda weights: jnp.moveaxis(weights, 0, -1), _mixed_log_density),
         alternatives=frozenset({"logits", "probs"}),
         tfp=tfp.distributions.OneHotCategorical,

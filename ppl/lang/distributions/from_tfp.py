@@ -232,25 +232,7 @@ def _support(dist: Any, name: str, kind: Kind) -> Support:
         return supports.boolean
     if kind == "int" or bijector is None:
         return _integers(name, ndims)
-    known = {
-        "identity": supports.real,
-        "exp": supports.positive,
-        "softplus": supports.positive if getattr(bijector, "low", None) is None else None,
-        "sigmoid": supports.unit_interval if getattr(bijector, "low", None) is None else None,
-        "softmax_centered": supports.simplex,
-    }.get(bijector.name)
-    if known is not None:
-        return supports.vector(known, ndims) if ndims > known.event_ndims else known
-    if bijector.name == "sigmoid" and ndims == 0:
-        return supports.interval(bijector.low, bijector.high)
-
-    def check(value: Array) -> Array:
-        inverse = bijector.inverse(jnp.asarray(value, dist.dtype))
-        finite = jnp.isfinite(inverse)
-        rank = len(bijector.inverse_event_shape(dist.event_shape))
-        return jnp.all(finite, tuple(range(-rank, 0))) if rank else finite
-
-    return Support(f"support of {name}", ndims, False, check, lambda: bijector)
+    return supports.image_of_reals(lambda: bijector, tuple(dist.event_shape), name, dist.dtype)
 
 
 def _integers(name: str, ndims: int) -> Support:

@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 from ppl.compiler.objective import Objective
 from ppl.lang import density, sim
-from ppl.lang.check_guide import check_guide
+from ppl.lang.check_guide import check_guide, check_observed
 from ppl.lang.observed import Choices, merge_observed
 from ppl.vi.guides.mean_field import mean_field
 
@@ -25,14 +25,13 @@ Guide = GFI | Callable[..., GFI] | None
 def checked(
     model: GFI, guide: Guide, observed: Choices, args: Args, guide_args: Args | None
 ) -> GFI:
-    """The guide, checked against the model, or made for it."""
-    if guide is None:
-        return mean_field(model, observed=observed, args=args)
-    if not isinstance(guide, GFI):
-        own = {} if guide_args is None else {"guide_args": guide_args}
-        return guide(model, observed=observed, args=args, **own)
-    check_guide(model, guide, observed, args, guide_args)
-    return guide
+    """The guide, checked against the model, or made for it; the data are checked too."""
+    if isinstance(guide, GFI):
+        check_guide(model, guide, observed, args, guide_args)
+        return guide
+    check_observed(model, observed, args)
+    own = {} if guide_args is None or guide is None else {"guide_args": guide_args}
+    return (mean_field if guide is None else guide)(model, observed=observed, args=args, **own)
 
 
 def with_data(

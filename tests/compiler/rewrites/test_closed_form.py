@@ -41,6 +41,10 @@ PARAMETERS = {  # of q, and of p; also p with its other parameters
     ],
     "one_hot_categorical": [dict(probs=jnp.array([0.0, 0.4, 0.6])), dict(logits=jnp.ones(3))],
     "gamma": [dict(concentration=1.7, rate=2.0), dict(concentration=0.6, log_rate=0.5)],
+    "inverse_gamma": [dict(concentration=5.0, scale=2.0), dict(concentration=1.6, scale=0.5)],
+    "inverse_wishart": [
+        dict(df=9.0, scale_tril=LOWER), dict(df=4.5, scale_tril=LOWER.T @ LOWER * jnp.tri(2)),
+    ],
     "exponential": [dict(rate=2.0), dict(rate=0.7)],
     "beta": [
         dict(concentration1=1.5, concentration0=0.8), dict(concentration1=2.0, concentration0=3.0),
@@ -66,6 +70,8 @@ def test_rules(q, p):
 def test_the_entropy_is_the_rule_at_itself():
     for name, (given, _) in PARAMETERS.items():
         family = getattr(lang, name).family.value
+        if family.tfp is None:
+            continue
         params = family.bind((), given)
         entropy = -expected_log_density[name, name](params, params)
         np.testing.assert_allclose(entropy, family.tfp(**params).entropy(), rtol=1e-4)
@@ -154,6 +160,46 @@ def test_a_hierarchical_guide():
         ["guide/a", "guide/a", "guide/b", "guide/b", "guide/z", "guide/z"]
     )
     assert all("test_closed_form.py" in r.where for r in closed.plan().rewritten), lines
+
+
+STEPS, NOISE = 5, 0.7
+
+
+def controlled_walk():
+    """A random walk whose step's mean is a parameter times the state; log p - log q of it."""
+    theta = param("theta", 0.6)
+
+    def step(z, _):
+        move = normal.reparam(theta * z, NOISE)
+        ratio = normal.logpdf(move, 0.0, NOISE) - normal.logpdf(move, theta * z, NOISE)
+        return z + move, ratio
+
+    return jnp.sum(lax.scan(step, 1.0, None, length=STEPS)[1])
+
+
+def controlled_walk_value(theta):
+    """Minus the sum of E[(theta z)^2] / (2 NOISE^2)."""
+    total, square = 0.0, 1.0
+    for _ in range(STEPS):
+        total -= theta**2 * square / (2 * NOISE**2)
+        square = (1 + theta) ** 2 * square + NOISE**2
+    return total
+
+
+def test_the_state_of_a_loop_is_given():
+    """A draw's law may depend on earlier steps' draws: both densities go, and what is left is
+    half the square of the control. 100,000 draws see a bias of 3 %."""
+    est = compile(controlled_walk, rewrites="closed_form")
+    assert len(est.plan().rewritten) == 2
+    keys, params = jax.random.split(jax.random.key(0), 100_000), est.init(jax.random.key(0))
+    values, grads = jax.jit(jax.vmap(lambda k: est.value_and_grad(k, params)))(keys)
+    assert np.max(np.asarray(values)) < 0  # no martingale: each is a sum of negative terms
+    exact = (controlled_walk_value(0.6), slopes(controlled_walk_value, {"theta": 0.6})["theta"])
+    for draws, wanted in zip((values, grads["theta"]), exact, strict=True):
+        draws = np.asarray(draws, float)
+        stderr = draws.std() / np.sqrt(len(keys))
+        assert stderr < 0.01 * abs(wanted) / 2
+        assert abs(draws.mean() - wanted) < 5.5 * stderr
 
 
 def test_what_is_not_linear_stays():

@@ -1,0 +1,195 @@
+"""The distribution transformer: from a prior and observations to a Gaussian mixture.
+
+A prior is k tokens, one per component of the result. The tokens attend to each other and to the
+observations' tokens; one shared read-out makes a component of each. So the result is equivariant
+to permutations of a mixture prior's components and invariant to permutations of the points of an
+observation: no token knows its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Key
+
+from stdlib.distribution_transformer.mixture import Mixture
+
+HIDDEN = 32
+JITTER = 1e-6
+
+
+def _mlp(inputs: int, outputs: int, hidden: int, key: Key[Array, ""]) -> eqx.nn.MLP:
+    return eqx.nn.MLP(inputs, outputs, hidden, 1, jax.nn.gelu, key=key)
+
+
+def _normalise(token: Float[Array, " m"]) -> Float[Array, " m"]:
+    """Mean 0 and variance 1, as a new layer's normalisation leaves them."""
+    return jax.nn.standardize(token)
+
+
+class FamilyPrior(eqx.Module):
+    """Tokens for a prior of a parametric family: a shared network, then one for each component."""
+
+    shared: eqx.nn.MLP
+    each: eqx.nn.MLP
+
+    def __init__(self, features: int, components: int, width: int, *, key: Key[Array, ""]):
+        first, second = jax.random.split(key)
+        self.shared = _mlp(features, width, HIDDEN, first)
+        make = eqx.filter_vmap(lambda key: _mlp(width, width, 2 * HIDDEN, key))
+        self.each = make(jax.random.split(second, components))
+
+    def __call__(self, features: Float[Array, " features"]) -> Float[Array, "k m"]:
+        token = self.shared(features)
+        tokens = eqx.filter_vmap(lambda mlp: mlp(token))(self.each)
+        return jax.vmap(_normalise)(tokens)
+
+
+class MixturePrior(eqx.Module):
+    """Tokens for a Gaussian mixture: one network, component by component."""
+
+    mlp: eqx.nn.MLP
+
+    def __init__(self, size: int, width: int, *, key: Key[Array, ""]):
+        self.mlp = _mlp(1 + size + size * (size + 1) // 2, width, HIDDEN, key)
+
+    def __call__(self, prior: Mixture) -> Float[Array, "k m"]:
+        rows, columns = jnp.tril_indices(prior.loc.shape[-1], -1)
+        diagonals = jnp.diagonal(prior.scale_tril, axis1=-2, axis2=-1)
+        features = [
+            jax.nn.log_softmax(prior.logits)[:, None],
+            prior.loc,
+            jnp.log(diagonals),
+            prior.scale_tril[:, rows, columns],
+        ]
+        return jax.vmap(lambda x: _normalise(self.mlp(x)))(jnp.concatenate(features, -1))
+
+
+class NoPrior(eqx.Module):
+    """Tokens that know nothing of the prior: what amortised inference usually has."""
+
+    tokens: Float[Array, "k m"]
+
+    def __init__(self, components: int, width: int, *, key: Key[Array, ""]):
+        self.tokens = jax.random.normal(key, (components, width))
+
+    def __call__(self, prior: object) -> Float[Array, "k m"]:
+        return jax.vmap(_normalise)(self.tokens)
+
+
+class Layer(eqx.Module):
+    """A post-norm transformer decoder layer, without positions and masks.
+
+    Self-attention and feed-forward start at zero, as the authors' do; cross-attention does not.
+    """
+
+    among: eqx.nn.MultiheadAttention
+    across: eqx.nn.MultiheadAttention
+    forward: eqx.nn.MLP
+    norms: tuple[eqx.nn.LayerNorm, ...]
+
+    def __init__(self, width: int, heads: int, hidden: int, *, key: Key[Array, ""]):
+        keys = jax.random.split(key, 3)
+        among = eqx.nn.MultiheadAttention(heads, width, key=keys[0])
+        forward = _mlp(width, width, hidden, keys[1])
+        self.among = _zeroed(among, lambda a: a.output_proj.weight)
+        self.forward = _zeroed(forward, lambda f: f.layers[-1].weight)
+        self.across = eqx.nn.MultiheadAttention(heads, width, key=keys[2])
+        self.norms = tuple(eqx.nn.LayerNorm(width) for _ in range(3))
+
+    def __call__(
+        self, tokens: Float[Array, "k m"], data: Float[Array, "s m"]
+    ) -> Float[Array, "k m"]:
+        steps = (
+            lambda t: self.among(t, t, t),
+            lambda t: self.across(t, data, data),
+            jax.vmap(self.forward),
+        )
+        for norm, step in zip(self.norms, steps, strict=True):
+            tokens = jax.vmap(norm)(tokens + step(tokens))
+        return tokens
+
+
+def _zeroed[M: eqx.Module](module: M, where) -> M:
+    return eqx.tree_at(where, module, replace_fn=jnp.zeros_like)
+
+
+class DistributionTransformer(eqx.Module):
+    """A network from a prior and observations to a mixture of k normal laws of n numbers.
+
+    Args:
+        prior: embeds the prior as k tokens of `width` numbers.
+        sources: number of features of each source of observations.
+        size: n.
+        width, heads, layers, hidden: of the transformer; `hidden` is the feed-forward's.
+
+    Source: Whittle et al. (arXiv 2502.02463); log-softmax for the weights in place of the authors'
+    normalised sigmoids, and tokens normalised before the first layer, so that layers that add
+    nothing leave the prior as it is.
+    """
+
+    prior: eqx.Module
+    sources: tuple[eqx.nn.MLP, ...]
+    layers: Layer  # of all layers, one after the other, so that one is compiled for all
+    readout: eqx.nn.MLP
+    size: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        prior: eqx.Module,
+        sources: Sequence[int],
+        size: int,
+        *,
+        width: int = 32,
+        heads: int = 4,
+        layers: int = 3,
+        hidden: int = 64,
+        key: Key[Array, ""],
+    ):
+        source_key, layer_key, readout_key = jax.random.split(key, 3)
+        keys = jax.random.split(source_key, len(sources))
+        self.prior, self.size = prior, size
+        self.sources = tuple(
+            _mlp(features, width, HIDDEN, k) for features, k in zip(sources, keys, strict=True)
+        )
+        stack = eqx.filter_vmap(lambda k: Layer(width, heads, hidden, key=k))
+        self.layers = stack(jax.random.split(layer_key, layers))
+        self.readout = _mlp(width, 1 + size + size * (size + 1) // 2, HIDDEN, readout_key)
+
+    def prior_mixture(self, prior: object) -> Mixture:
+        """The prior as it is read out of its tokens."""
+        return self.read(self.prior(prior))
+
+    def __call__(self, prior: object, *data: Float[Array, "points features"]) -> Mixture:
+        """The posterior given observations, one array of points for each source.
+
+        Raises:
+            ValueError: there are not as many arrays as sources.
+        """
+        if len(data) != len(self.sources):
+            raise ValueError(
+                f"DistributionTransformer: {len(self.sources)} sources of observations, but "
+                f"{len(data)} arrays"
+            )
+        points = [jax.vmap(mlp)(x) for mlp, x in zip(self.sources, data, strict=True)]
+        seen = jnp.concatenate(points)
+        arrays, static = eqx.partition(self.layers, eqx.is_array)
+
+        def layer(tokens: Array, arrays: Layer) -> tuple[Array, None]:
+            return eqx.combine(arrays, static)(tokens, seen), None
+
+        return self.read(lax.scan(layer, self.prior(prior), arrays)[0])
+
+    def read(self, tokens: Float[Array, "k m"]) -> Mixture:
+        """A component for each token."""
+        n = self.size
+        logits, loc, log_diagonal, below = jnp.split(
+            jax.vmap(self.readout)(tokens), [1, 1 + n, 1 + 2 * n], axis=-1
+        )
+        tril = jax.vmap(jnp.diag)(jnp.exp(log_diagonal) + JITTER)
+        tril = tril.at[:, *jnp.tril_indices(n, -1)].set(below)
+        return Mixture(jax.nn.log_softmax(logits[:, 0]), loc, tril)
