@@ -65,11 +65,9 @@ FAMILIES = {
     "HMM, likelihood": Family(hmm.likelihood, "steps", (10, 100, 1_000, 10_000)),
     "score choices in a scan": Family(state_space.task, "steps", (10, 30, 100, 1_000), UNROLLED),
     "enumerated flips": Family(
-        flip_chain.task, "choices", (4, 8, 16, 32, 64), {peers.GENJAX: (4, 6, 8)}
+        flip_chain.task, "choices", (4, 8, 16, 32, 64), {peers.GENJAX: (4, 6)}
     ),
-    "choices in a row": Family(
-        deep.task, "choices", (50, 100, 200, 400), {peers.GENJAX: (50, 100)}
-    ),
+    "choices in a row": Family(deep.task, "choices", (10, 25, 50)),
     "score choices in a plate": Family(
         lambda n: score_sites.task(n, in_plate=True), "lanes", (100, 1_000, 10_000, 100_000)
     ),

@@ -65,7 +65,10 @@ def ratio(result: dict[str, Any], name: str, key: str) -> str:
         return "fails" if any(n.startswith(name) for n in result["without"]) else ""
     best = sides[0]
     found = best[key]["ratio"] if key != "efficiency" else best.get(key)
-    text = "" if found is None else f"{found:.3g}" if found >= 100 else f"{found:.2f}"
+    if found is not None:
+        text = f"{found:.3g}" if found >= 100 else f"{found:.2f}"
+    else:
+        text = "we are exact" if best.get("variance", 0) > 0 else ""
     return f"{text} (biased)".strip() if best.get("biased") is not None else text
 
 

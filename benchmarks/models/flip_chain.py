@@ -15,7 +15,7 @@ from benchmarks.task import BY_HAND, OURS, Task, by_hand, our_elbo
 from ppl import flip, gen, normal, param, unit_interval
 
 STAY = 0.7
-GENJAX_MOST = 8
+GENJAX_MOST = 6
 HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 
 
