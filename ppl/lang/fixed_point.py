@@ -19,6 +19,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ppl.errors import ShapeError
@@ -169,14 +170,15 @@ def _solve_jvp(primals: Any, tangents: Any) -> tuple[Iterated, Iterated]:
     # What does not move is `None` there.
     direct = jax.tree.map(lambda x, t: jnp.zeros_like(x) if t is None else t, value, direct)
 
-    def solve(residual_of: Callable[[PyTree], PyTree], b: PyTree) -> PyTree:
-        # residual_of(t) = t - J t, or its transpose
-        step = lambda t: jax.tree.map(lambda b, t, r: b + t - r, b, t, residual_of(t))
-        found = rule.solve(step, b, 0.0)
-        fails = rule.strict & ~found.converged
-        return jax.tree.map(lambda t: jnp.where(fails, jnp.nan, t), found.value)
+    # One vector: JAX transposes a linear system only where all of its right-hand side moves.
+    flat, tree = ravel_pytree(direct)
 
-    moved = lax.custom_linear_solve(
-        lambda t: jax.tree.map(jnp.subtract, t, jacobian(t)), direct, solve, solve
-    )
+    def solve(residual_of: Callable[[Array], Array], b: Array) -> Array:
+        # residual_of(t) = t - J t, or its transpose
+        found = rule.solve(lambda t: b + t - residual_of(t), b, 0.0)
+        fails = rule.strict & ~found.converged
+        return jnp.where(fails, jnp.nan, found.value)
+
+    residual = lambda t: t - ravel_pytree(jacobian(tree(t)))[0]
+    moved = tree(lax.custom_linear_solve(residual, flat, solve, solve))
     return end, Iterated(moved, None, None, None)  # type: ignore[arg-type]

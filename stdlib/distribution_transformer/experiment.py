@@ -269,9 +269,8 @@ def quantum(run: Run, particles: int) -> tuple[list[Claim], Any]:
 
     log_exact = jax.jit(jax.vmap(exact))(a, b, z, delta)
     keys = jax.random.split(jax.random.key(3), run.problems)
-    sampling = jax.jit(
-        lambda *args: jax.lax.map(lambda x: references.quantum_importance(*x, particles), args)
-    )
+    one = lambda args: references.quantum_importance(*args, particles=particles)
+    sampling = jax.jit(lambda *args: jax.lax.map(one, args))
     return _beside(
         "T3: quantum parameter", dt, c, log_exact, sampling, (keys, a, b, z, delta), particles
     ), (dt, c, grid, table)
@@ -285,9 +284,8 @@ def process(run: Run, particles: int) -> tuple[list[Claim], Any]:
     data = references.ProcessData(*(c[n] for n in names))
     log_exact = jax.jit(jax.vmap(references.process_log_posterior))(data, c["lengthscale"])
     keys = jax.random.split(jax.random.key(3), run.problems)
-    sampling = jax.jit(
-        lambda *args: jax.lax.map(lambda x: references.process_importance(*x, particles), args)
-    )
+    one = lambda args: references.process_importance(*args, particles=particles)
+    sampling = jax.jit(lambda *args: jax.lax.map(one, args))
     claims = _beside(
         "T5: Gaussian process",
         dt,
@@ -378,7 +376,7 @@ def fusion(run: Run, sequences: int, particles: int, steps: int = 20) -> list[Cl
     )
     sampling = jax.jit(
         lambda keys, z, x: jax.lax.map(
-            lambda a: references.particle_filter(*a, particles), (keys, z, x)
+            lambda a: references.particle_filter(*a, particles=particles), (keys, z, x)
         )
     )
     rows = []

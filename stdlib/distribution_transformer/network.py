@@ -8,7 +8,8 @@ observation: no token knows its place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -132,7 +133,7 @@ class DistributionTransformer(eqx.Module):
     nothing leave the prior as it is.
     """
 
-    prior: eqx.Module
+    prior: Callable[[Any], Float[Array, "k m"]]
     sources: tuple[eqx.nn.MLP, ...]
     layers: Layer  # of all layers, one after the other, so that one is compiled for all
     readout: eqx.nn.MLP
@@ -140,7 +141,7 @@ class DistributionTransformer(eqx.Module):
 
     def __init__(
         self,
-        prior: eqx.Module,
+        prior: Callable[[Any], Float[Array, "k m"]],
         sources: Sequence[int],
         size: int,
         *,

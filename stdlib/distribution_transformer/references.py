@@ -23,7 +23,7 @@ from stdlib.distribution_transformer import tasks
 
 def inverse_gamma_posterior(alpha: ArrayLike, beta: ArrayLike, z: ArrayLike) -> tuple[Array, Array]:
     """Shape and scale of x given one z ~ N(0, x), for x ~ inverse gamma(alpha, beta)."""
-    return jnp.asarray(alpha) + 0.5, beta + jnp.square(z) / 2
+    return jnp.asarray(alpha) + 0.5, jnp.asarray(beta) + jnp.square(z) / 2
 
 
 def log_inverse_gamma(u: ArrayLike, alpha: ArrayLike, beta: ArrayLike) -> Array:
@@ -85,7 +85,8 @@ def mean_probabilities(points: Float[Array, " grid"], nodes: int = 9) -> Float[A
         return jnp.sum(weight * p)
 
     each = jax.vmap(mean, (None, 0, 0))
-    return lax.map(lambda d: each(d, tasks.STARTS, tasks.TIMES), points)
+    starts, times = jnp.asarray(tasks.STARTS), jnp.asarray(tasks.TIMES)
+    return lax.map(lambda d: each(d, starts, times), points)
 
 
 def _hermite(nodes: int) -> tuple[Array, Array]:
@@ -238,7 +239,8 @@ def extended_kalman(
         covariance = law.covariance - gain @ innovation @ gain.T
         covariance = (covariance + covariance.T) / 2
         log_p = jax.scipy.stats.multivariate_normal.logpdf(x, mean, covariance)
-        return Normal(transition @ mean, transition @ covariance @ transition.T + noise), log_p
+        after = transition @ covariance @ transition.T + noise
+        return Normal(transition @ mean, after), jnp.asarray(log_p)
 
     return lax.scan(step, start, (z, x))[1]
 

@@ -175,7 +175,7 @@ POINTS, NOISE_VARIANCE = 10, 0.05
 def covariance(at: Float[Array, " p"], lengthscale: ArrayLike, scale: ArrayLike) -> Array:
     """Of noisy values of a process with a squared exponential kernel, at points `at`."""
     distance = (at[:, None] - at[None]) / lengthscale
-    return scale * jnp.exp(-0.5 * distance**2) + NOISE_VARIANCE * jnp.eye(len(at))
+    return jnp.asarray(scale) * jnp.exp(-0.5 * distance**2) + NOISE_VARIANCE * jnp.eye(len(at))
 
 
 @gen

@@ -351,7 +351,8 @@ def figure(bridges: list[BridgeResult], learned: HurstResult, filmed: VideoResul
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 3.4 if filmed is None else 5.6), layout="constrained")
-    top, *below = np.atleast_1d(figure.subfigures(1 if filmed is None else 2, 1))
+    parts: Any = figure.subfigures(1 if filmed is None else 2, 1, squeeze=False)
+    top, *below = parts.ravel()
     left, right = top.subplots(1, 2)
     for i, r in enumerate(bridges):
         times = np.arange(1, r.task.steps + 1) * r.task.duration / r.task.steps

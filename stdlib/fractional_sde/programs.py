@@ -121,8 +121,8 @@ def path(sde: SDE, control: Control | None = None, past: Past = (0.0, 1.0)) -> P
     @gen
     def path(x0, inputs=None):
         y0 = _start(sde, past)(x0) @ inline("past")
-        _, out = scan(step)((x0, y0), (sde.times, inputs)) @ inline("dW", "between")
-        return out
+        result: Any = scan(step)((x0, y0), (sde.times, inputs)) @ inline("dW", "between")
+        return result[1]
 
     return path
 

@@ -49,7 +49,8 @@ class Bridge:
     def model(self) -> Program:
         @gen
         def model(hurst):
-            xs, _ = path(self.sde(hurst))(jnp.zeros(1)) @ "path"
+            result: Any = path(self.sde(hurst))(jnp.zeros(1)) @ "path"
+            xs = result[0]
             normal(xs[-1, 0], self.scale) @ "o"
             return xs[:, 0]
 
@@ -74,7 +75,7 @@ class Bridge:
             self.model, self.guide, observed=data, args=(hurst_,), guide_args=(data, hurst_)
         )
 
-    def evidence(self, particles: int) -> Program:
+    def evidence(self, particles: int) -> Any:
         """The law of what is seen, by importance sampling of whole paths with the guide: its
         density's estimate is unbiased, whatever the control."""
         return marginal(self.model, keep="o", by=importance(self.guide, particles))
@@ -136,8 +137,9 @@ class Sequences:
 
         @gen
         def model(hurst):
-            xs, _ = path(SDE(self.noise, hurst, self.steps, self.duration))(jnp.zeros(1)) @ "path"
-            normal(xs[self.seen, 0], self.scale) @ "o"
+            sde = SDE(self.noise, hurst, self.steps, self.duration)
+            result: Any = path(sde)(jnp.zeros(1)) @ "path"
+            normal(result[0][self.seen, 0], self.scale) @ "o"
 
         return model
 

@@ -50,7 +50,8 @@ def model(learns):
     """A video: a digit, its place, how it moves, and what is seen of it."""
     code = normal(jnp.zeros(CODE), 1.0) @ "code"
     start = normal(jnp.zeros(2), 1.0) @ "start"
-    places, _ = path(motion(learns))(start) @ "path"
+    result: Any = path(motion(learns))(start) @ "path"
+    places = result[0]
     shades = jax.nn.sigmoid(param("decoder", network(CODE, DIGIT**2, 64))(code) - 2)
     screen = jax.vmap(paste, (None, 0))(shades.reshape(DIGIT, DIGIT), places[SHOWN])
     normal(screen, PIXEL_NOISE) @ "frames"
@@ -174,12 +175,13 @@ def make_videos(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.datasets import load_digits
 
     rng = np.random.default_rng(seed)
-    digits = np.asarray(load_digits().images, np.float32)[seed % 2 :: 2] / 16
+    data: Any = load_digits()
+    digits = np.asarray(data.images, np.float32)[seed % 2 :: 2] / 16
     covariance = exact.covariance("II", TRUE_HURST, TIMES)
     moves = rng.multivariate_normal(np.zeros(FRAMES), covariance, size=(count, 2))
     places = rng.standard_normal((count, 1, 2))
     places = places + REACH / np.sqrt(covariance[-1, -1]) * moves.swapaxes(1, 2)
-    chosen = digits[rng.integers(len(digits), size=count)]
+    chosen = jnp.asarray(digits[rng.integers(len(digits), size=count)])
     screens = jax.vmap(jax.vmap(paste, (None, 0)))(chosen, jnp.asarray(places, jnp.float32))
     frames = np.asarray(screens) + PIXEL_NOISE * rng.standard_normal(screens.shape)
     return frames.astype(np.float32), places.astype(np.float32)

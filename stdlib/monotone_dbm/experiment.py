@@ -352,7 +352,8 @@ def figure(paths: dict[str, np.ndarray], data: Digits, rows: dict[str, Scores]) 
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=(10, 4.2), layout="constrained")
-    left, right = np.ravel(fig.subfigures(1, 2, width_ratios=[1, 1.6]))
+    halves: Any = fig.subfigures(1, 2, width_ratios=[1, 1.6])
+    left, right = halves
     ax = left.subplots()
     for name, path in paths.items():
         ax.semilogy(np.maximum(path, 1e-16), label=name)

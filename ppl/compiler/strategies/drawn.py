@@ -21,8 +21,11 @@ class Drawn:
     """
 
     name: ClassVar[str] = "drawn"
-    baseline: ClassVar[str] = "none"
     kind: ClassVar[Kind] = "path"
+
+    @property
+    def baseline(self) -> str:
+        return "none"
 
     def refusal(self, eqn: Eqn) -> str | None:
         return None
