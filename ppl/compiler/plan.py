@@ -4,8 +4,9 @@ The default for a choice without a strategy: reparameterise if the distribution 
 follows is smooth in it; else enumerate if the support is finite and the tables stay small; else
 compare a few worlds (measure-valued derivatives) if there is a rule and few will do; else score
 with a leave-one-out baseline. A choice that no parameter moves (a simulator's, a frozen program's)
-is just drawn, unless it has few values and no cost combines its lanes. Everything is decided from
-the staged program alone, so the same program always gets the same plan, and `explain()` shows it.
+is just drawn, unless it has few values (of all lanes together, where a cost combines them).
+Everything is decided from the staged program alone, so the same program always gets the same plan,
+and `explain()` shows it.
 """
 
 from __future__ import annotations
@@ -69,6 +70,9 @@ and a few beside it cost about what the four samples of a score choice do, and v
 
 MAX_STATES = 4096
 """The planner enumerates choices together only up to this many joint values of one cost."""
+
+MAX_STILL = 256
+"""The same for a choice that no parameter moves: drawing it needs no gradient strategy either."""
 
 STILL = "no gradient strategy is needed: no parameter moves its distribution"
 
@@ -381,10 +385,12 @@ def _settle(
         plan = _draft(staged, chosen, joint)
         if isinstance(plan, Trouble):
             eqn = plan.site
-            if eqn in still:
-                chosen[eqn], reasons[eqn] = Drawn(), f"{STILL}; not enumerated: {plan.because}"
-            elif plan.joint_may_help and eqn not in joint and joint_size(eqn) <= MAX_STATES:
+            most = MAX_STILL if eqn in still else MAX_STATES
+            if plan.joint_may_help and eqn not in joint and joint_size(eqn) <= most:
                 joint.add(eqn)
+            elif eqn in still:
+                chosen[eqn], reasons[eqn] = Drawn(), f"{STILL}; not enumerated: {plan.because}"
+                joint.discard(eqn)
             elif eqn in asked:
                 raise CannotEnumerate(eqn, plan.because)
             else:

@@ -40,8 +40,8 @@ def log_prox(x: Float[Array, "*nodes k"], step: ArrayLike) -> Float[Array, "*nod
     Raises:
         ValueError: fewer than two states, or a step outside of (0, 1].
 
-    >>> prox(jnp.array([1.0, 0.0, -1.0]), 0.5).round(3)
-    Array([0.78, 0.19, 0.03], dtype=float32)
+    >>> [round(float(p), 3) for p in prox(jnp.array([1.0, 0.0, -1.0]), 0.5)]
+    [0.78, 0.19, 0.03]
     """
     if x.ndim == 0 or x.shape[-1] < 2:
         raise ValueError(f"prox: a node has at least two states, but x has shape {x.shape}")
