@@ -283,7 +283,7 @@ def _scale_of(program: Program, family: str, atom: Atom, event: int) -> Scale:
     site = at.eqn if isinstance(at, Var) else None
     if site is None or _CONJUGATE.get((family, site.params["family"].name)) != power:
         return Scale(Path(atom), event)
-    _check_lanes(program, atom, site)
+    _alignment(program, atom, site)  # refuses mixed lanes
     return Scale(Path(atom, site, tuple(reversed(eqns))), event, power)
 
 
@@ -342,7 +342,7 @@ def _term_of(program: Program, atom: Atom, scale: Scale) -> Term:
     if family.name not in _SCALES or names[0] != "loc":
         return Term(Path(atom))
     own = _scale_of(program, family.name, site.ins[1], family.parameters[_SCALES[family.name]])
-    _check_lanes(program, atom, site)
+    _alignment(program, atom, site)  # refuses mixed lanes
     if own.path.site is None:
         return Term(path, own)
     if own.path.site is not scale.path.site or not _keeps_event(program, path, own):
@@ -399,10 +399,6 @@ def _alignment(program: Program, atom: Atom, site: Eqn) -> Alignment:
     if alignment is None or any(e is None or e.order is not Order.EXACT for e in alignment):
         raise _Not
     return alignment
-
-
-def _check_lanes(program: Program, atom: Atom, site: Eqn) -> None:
-    _alignment(program, atom, site)
 
 
 def _from_right(program: Program, atom: Atom, site: Eqn, event: int) -> Sequence[int]:
