@@ -38,19 +38,19 @@ class Program(NamedTuple):
 def schools() -> Program:
     programs = eight_schools.non_centred, eight_schools.guide, eight_schools.split
     numpyro = eight_schools.numpyro_model(False), eight_schools.numpyro_guide
-    return Program(eight_schools.task(False), programs, numpyro, 20_000)
+    return Program(eight_schools.task(False), programs, numpyro, 100_000)
 
 
 def logistic() -> Program:
     m = logistic_regression
     programs = m.model, m.guide, m.split
-    return Program(m.task(), programs, (m.numpyro_model, m.numpyro_guide), 8_000)
+    return Program(m.task(), programs, (m.numpyro_model, m.numpyro_guide), 30_000)
 
 
 def regression() -> Program:
     m = hierarchical
     programs = m.model, m.guide, m.split
-    return Program(every_row(m.task()), programs, (m.numpyro_model, m.numpyro_guide), 2_000)
+    return Program(every_row(m.task()), programs, (m.numpyro_model, m.numpyro_guide), 20_000)
 
 
 PROGRAMS = {"schools": schools, "logistic": logistic, "hierarchical": regression}

@@ -20,29 +20,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, PyTree
 
 from ppl.errors import ShapeError
 from ppl.lang.continuous import assume_continuous
-from ppl.lang.iteration import Acceleration, Iterated, Plain, iterate
+from ppl.lang.iteration import Acceleration, FixedPoint, Plain, iterate
 from ppl.lang.lanes import lane_by_lane
 from ppl.lang.require import require
-
-
-class FixedPoint(eqx.Module):
-    """A fixed point, and how well it was found; made by `fixed_point`.
-
-    Attributes:
-        value: z, in the structure of the start; the only part with derivatives.
-        residual: the largest entry of |step(z) - z| in the last step, which made `value` of z.
-        steps: number of evaluations of `step`.
-        converged: whether the residual is within the tolerance.
-    """
-
-    value: PyTree
-    residual: Float[Array, ""]
-    steps: Int[Array, ""]
-    converged: Bool[Array, ""]
 
 
 class _Rule(eqx.Module):
@@ -53,7 +37,7 @@ class _Rule(eqx.Module):
     acceleration: Acceleration = eqx.field(static=True)
     strict: bool = eqx.field(static=True)
 
-    def solve(self, step: Callable[[PyTree], PyTree], start: PyTree, floor: float) -> Iterated:
+    def solve(self, step: Callable[[PyTree], PyTree], start: PyTree, floor: float) -> FixedPoint:
         tol = self.tol
         if tol is None:
             dtype = jnp.result_type(*jax.tree.leaves(start)) if jax.tree.leaves(start) else float
@@ -128,7 +112,7 @@ def fixed_point(
     def run() -> FixedPoint:
         end = lane_by_lane(_solve(step, start, rule), (step, start))
         value = require(end.value, end.converged, _what(rule)) if strict else end.value
-        return FixedPoint(value, end.residual, end.steps, end.converged)
+        return eqx.tree_at(lambda end: end.value, end, value)
 
     return run()
 
@@ -157,12 +141,12 @@ def _check_structure(step: Callable[[PyTree], PyTree], start: PyTree) -> None:
 
 
 @eqx.filter_custom_jvp
-def _solve(step: Callable[[PyTree], PyTree], start: PyTree, rule: _Rule) -> Iterated:
+def _solve(step: Callable[[PyTree], PyTree], start: PyTree, rule: _Rule) -> FixedPoint:
     return rule.solve(step, start, 1.0)
 
 
 @_solve.def_jvp
-def _solve_jvp(primals: Any, tangents: Any) -> tuple[Iterated, Iterated]:
+def _solve_jvp(primals: Any, tangents: Any) -> tuple[FixedPoint, FixedPoint]:
     (step, start, rule), (moved, *_) = primals, tangents
     end = _solve(step, start, rule)
     _, jacobian = jax.linearize(step, end.value)
@@ -181,4 +165,4 @@ def _solve_jvp(primals: Any, tangents: Any) -> tuple[Iterated, Iterated]:
 
     residual = lambda t: t - ravel_pytree(jacobian(tree(t)))[0]
     moved = tree(lax.custom_linear_solve(residual, flat, solve, solve))
-    return end, Iterated(moved, None, None, None)  # type: ignore[arg-type]
+    return end, FixedPoint(moved, None, None, None)  # type: ignore[arg-type]

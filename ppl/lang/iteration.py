@@ -12,7 +12,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jax import lax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 
 class Plain(eqx.Module):
@@ -76,11 +76,11 @@ class Anderson(eqx.Module):
 Acceleration = Plain | Anderson
 
 
-class Iterated(NamedTuple):
-    """Where an iteration ended.
+class FixedPoint(eqx.Module):
+    """Where an iteration ended: a fixed point, and how well it was found; made by `fixed_point`.
 
     Attributes:
-        value: the last value of `step`.
+        value: the last value of `step`, in the structure of the start.
         residual: the largest entry of |step(z) - z| in the last step, which made `value` of z.
         steps: number of evaluations of `step`.
         converged: whether the residual is within the tolerance.
@@ -89,7 +89,7 @@ class Iterated(NamedTuple):
     value: PyTree
     residual: Float[Array, ""]
     steps: Int[Array, ""]
-    converged: Array
+    converged: Bool[Array, ""]
 
 
 class _State(NamedTuple):
@@ -110,7 +110,7 @@ def iterate(
     floor: float,
     max_steps: int,
     acceleration: Acceleration,
-) -> Iterated:
+) -> FixedPoint:
     """Repeat `step` until |step(z) - z| <= tol (floor + |step(z)|), with largest entries as norms.
 
     Runs in a `while_loop`, so it has no reverse mode of its own. A value that is not finite ends
@@ -134,4 +134,4 @@ def iterate(
     begin = _State(first, first, infinite, acceleration.memory_for(first), jnp.zeros((), int))
     end = lax.while_loop(unfinished, body, begin)
     converged = (end.residual <= allowed(end.fx)) & jnp.isfinite(end.residual)
-    return Iterated(unravel(end.fx), end.residual, end.steps, converged)
+    return FixedPoint(unravel(end.fx), end.residual, end.steps, converged)

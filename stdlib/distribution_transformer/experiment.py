@@ -104,15 +104,16 @@ def log_posteriors(trained: Trained) -> Callable[[Any], Any]:
     return jax.jit(jax.vmap(one))
 
 
-def seconds_each(f: Callable[..., Any], *args: Any, n: int, repeats: int = 3) -> float:
-    """Wall time of a compiled function over n problems, per problem; the best of some runs."""
-    jax.block_until_ready(f(*args))
+def timed(f: Any, *args: Any, n: int, repeats: int = 1) -> tuple[Any, float]:
+    """What a jitted function makes of n problems, and its wall time for each, without compilation;
+    the best of some runs."""
+    compiled = f.lower(*args).compile()
     best = float("inf")
     for _ in range(repeats):
         start = time.perf_counter()
-        jax.block_until_ready(f(*args))
+        found = jax.block_until_ready(compiled(*args))
         best = min(best, time.perf_counter() - start)
-    return best / n
+    return found, best / n  # type: ignore[possibly-unbound]
 
 
 def standard_error(x: Any) -> float:
@@ -255,8 +256,8 @@ def walk(run: Run, sequences: int, steps: int = 50) -> tuple[list[Claim], Any]:
 # ------------------------------------------------------------------------- T3: a quantum parameter
 
 
-def quantum(run: Run, particles: int) -> tuple[list[Claim], Any]:
-    """Log-density of the true parameter, beside the exact posterior and importance sampling."""
+def quantum(run: Run, draws: int) -> tuple[list[Claim], Any]:
+    """Log-density of the true parameter, beside the exact posterior and samplers."""
     dt = train(tasks.quantum, 5, run)
     c = simulate(tasks.quantum, run.problems)
     a, b, z, delta = jnp.exp(c["log_a"]), jnp.exp(c["log_b"]), c["z"], c["delta"][:, 0]
@@ -268,38 +269,36 @@ def quantum(run: Run, particles: int) -> tuple[list[Claim], Any]:
         return references.at_point(grid, log_p, delta)
 
     log_exact = jax.jit(jax.vmap(exact))(a, b, z, delta)
-    keys = jax.random.split(jax.random.key(3), run.problems)
-    one = lambda args: references.quantum_importance(*args, particles=particles)
-    sampling = jax.jit(lambda *args: jax.lax.map(one, args))
-    return _beside(
-        "T3: quantum parameter", dt, c, log_exact, sampling, (keys, a, b, z, delta), particles
-    ), (dt, c, grid, table)
+    samplers = _samplers(references.quantum_importance, references.quantum_nuts, draws)
+    args = (a, b, z, delta)
+    return _beside("T3: quantum parameter", dt, c, log_exact, samplers, args), (dt, c, grid, table)
 
 
-def process(run: Run, particles: int) -> tuple[list[Claim], Any]:
-    """Log-density of a new value and the length scale, beside quadrature and sampling."""
+def process(run: Run, draws: int) -> tuple[list[Claim], Any]:
+    """Log-density of a kernel's true parameters, beside quadrature and samplers."""
     dt = train(tasks.process, 5, run)
     c = simulate(tasks.process, run.problems)
-    names = ("concentration", "rate", "mean", "scale", "at", "y")
-    data = references.ProcessData(*(c[n] for n in names))
-    log_exact = jax.jit(jax.vmap(references.process_log_posterior))(data, c["lengthscale"])
-    keys = jax.random.split(jax.random.key(3), run.problems)
-    one = lambda args: references.process_importance(*args, particles=particles)
-    sampling = jax.jit(lambda *args: jax.lax.map(one, args))
-    claims = _beside(
-        "T5: Gaussian process",
-        dt,
-        c,
-        log_exact,
-        sampling,
-        (keys, data, c["lengthscale"]),
-        particles,
-    )
-    return claims, (dt, c)
+    data = references.ProcessData(*(c[n] for n in references.ProcessData._fields))
+    args = (data, jax.vmap(tasks.process.latent)(c))
+    log_exact = jax.jit(lambda *a: jax.lax.map(lambda a: references.process_log_posterior(*a), a))
+    samplers = _samplers(references.process_importance, references.process_nuts, draws)
+    return _beside("T5: Gaussian process", dt, c, log_exact(*args), samplers, args), (dt, c)
 
 
 ON_PAR = 0.05
 """Nats."""
+
+
+def _samplers(importance: Any, nuts: Any, draws: int) -> dict[str, Callable[..., Any]]:
+    """Compiled functions of many problems and a key for each."""
+
+    def over_problems(f: Callable[..., Any], draws: int) -> Callable[..., Any]:
+        return jax.jit(lambda *args: jax.lax.map(lambda a: f(*a, draws), args))
+
+    return {
+        f"importance sampling, {draws} draws": over_problems(importance, draws),
+        f"NUTS, {draws // 2} draws": over_problems(nuts, draws // 2),
+    }
 
 
 def _beside(
@@ -307,19 +306,17 @@ def _beside(
     dt: Trained,
     c: Any,
     log_exact: Any,
-    sampling: Callable[..., Any],
+    samplers: dict[str, Callable[..., Any]],
     args: tuple[Any, ...],
-    particles: int,
 ) -> list[Claim]:
-    """Our log-density of the truth and time per query, beside importance sampling's."""
+    """Our log-density of the truth and time per query, beside the samplers'."""
     n = len(log_exact)
+    args = (jax.random.split(jax.random.key(3), n), *args)
     ours = log_posteriors(dt)
-    log_ours, log_sampling = ours(c), sampling(*args)
-    own, others = seconds_each(ours, c, n=n), seconds_each(sampling, *args, n=n, repeats=1)
-    rows = [("exact", log_exact, None), ("distribution transformer", log_ours, own)]
-    rows.append((f"importance sampling, {particles} draws", log_sampling, others))
+    found = {"distribution transformer": timed(ours, c, n=n, repeats=5)}
+    found |= {what: timed(sample, *args, n=n) for what, sample in samplers.items()}
     print_table(
-        f"{name}: log-density of the truth ({n} problems)",
+        f"{name}: log-density of the truth ({n} problems; exact {jnp.mean(log_exact):.3f})",
         ("", "mean", "below exact", "s.e.", "microseconds a query"),
         [
             (
@@ -327,15 +324,23 @@ def _beside(
                 f"{jnp.mean(v):.3f}",
                 f"{jnp.mean(log_exact - v):.3f}",
                 f"{standard_error(log_exact - v):.3f}",
-                "" if seconds is None else f"{1e6 * seconds:.0f}",
+                f"{1e6 * seconds:.0f}",
             )
-            for what, v, seconds in rows
+            for what, (v, seconds) in found.items()
         ],
     )
-    short = float(jnp.mean(log_sampling - log_ours))
+    (own, time), *others = found.values()
     return [
-        Claim.at_most(f"{name}: log-density below importance sampling's", short, ON_PAR),
-        Claim.at_least(f"{name}: times faster than it, per query", others / own, 100),
+        Claim.at_most(
+            f"{name}: log-density below the better sampler's",
+            max(float(jnp.mean(v - own)) for v, _ in others),
+            ON_PAR,
+        ),
+        Claim.at_least(
+            f"{name}: times faster than the faster sampler, per query",
+            min(seconds for _, seconds in others) / time,
+            100,
+        ),
     ]
 
 
@@ -351,7 +356,7 @@ def target_step(x, _):
 
 def fusion(run: Run, sequences: int, particles: int, steps: int = 20) -> list[Claim]:
     """Filtering NLL in four dimensions, beside a particle filter and an extended Kalman filter."""
-    dt = train(tasks.fusion, 4, run)
+    dt = train(tasks.fusion, 4, run, relative=True)
     keys = jax.random.split(jax.random.key(11), sequences)
 
     def sequence(key: Any) -> Any:
@@ -385,8 +390,7 @@ def fusion(run: Run, sequences: int, particles: int, steps: int = 20) -> list[Cl
         (f"particle filter, {particles} particles", sampling, (keys, z, x)),
         ("extended Kalman filter", kalman, (z, x)),
     ):
-        log_p = f(*args)
-        seconds = seconds_each(f, *args, n=sequences * steps, repeats=1)
+        log_p, seconds = timed(f, *args, n=sequences * steps, repeats=2)
         rows.append((name, -jnp.mean(log_p), standard_error(jnp.mean(log_p, 1)), seconds))
     print_table(
         f"T4: range and bearing, negative log-density of the state ({sequences} sequences)",
@@ -400,7 +404,8 @@ def fusion(run: Run, sequences: int, particles: int, steps: int = 20) -> list[Cl
             float((ekf - own) / (ekf - pf)),
             0.6,
         ),
-        Claim.at_least("T4: times faster than the particle filter", pf_time / own_time, 30),
+        Claim.at_most("T4: NLL above the particle filter's", float(own - pf), 0.3),
+        Claim.at_least("T4: times faster than the particle filter", pf_time / own_time, 10),
     ]
 
 
@@ -420,16 +425,16 @@ def main(smoke: bool, folder: Path) -> list[Claim]:
         axes[1].set(title="objective, negated", xlabel="step", ylabel="nats")
         axes[2].set_axis_off()
     else:
-        claims, (dt, c) = conjugate(Run(1500, 500, 1000), Run(400, 250, 1000), smoke)
+        claims, (dt, c) = conjugate(Run(1000, 500, 1000), Run(300, 250, 1000), smoke)
         plot_conjugate(axes[0], dt, c)
-        more, (x, posteriors) = walk(Run(800, 256, 0), 200)
+        more, (x, posteriors) = walk(Run(1000, 256, 0, 3e-3), 200)
         plot_filter(axes[1], x[0], jax.tree.map(lambda v: v[0], posteriors))
         claims += more
-        more, (dt, c, grid, table) = quantum(Run(1000, 250, 500), 1_000)
+        more, (dt, c, grid, table) = quantum(Run(1000, 250, 150), 1_000)
         plot_quantum(axes[2], dt, c, grid, table)
         claims += more
-        claims += process(Run(1500, 250, 300), 1_000)[0]
-        claims += fusion(Run(1500, 250, 0), 100, 2_000)
+        claims += process(Run(3500, 250, 150, 4e-3), 1_000)[0]
+        claims += fusion(Run(2500, 250, 0, 3e-3), 100, 2_000)
     save_figure(figure, "distribution_transformer", folder)
     return claims
 

@@ -8,8 +8,8 @@ observation: no token knows its place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import equinox as eqx
 import jax
@@ -32,6 +32,18 @@ def _normalise(token: Float[Array, " m"]) -> Float[Array, " m"]:
     return jax.nn.standardize(token)
 
 
+class Prior(Protocol):
+    """What tells the network of a prior."""
+
+    def base(self, prior: Any, size: int) -> Mixture:
+        """In the coordinates of its components those of the result are read out."""
+        ...
+
+    def __call__(self, prior: Any) -> Float[Array, "k m"]:
+        """A token for each component."""
+        ...
+
+
 class FamilyPrior(eqx.Module):
     """Tokens for a prior of a parametric family: a shared network, then one for each component."""
 
@@ -44,6 +56,9 @@ class FamilyPrior(eqx.Module):
         make = eqx.filter_vmap(lambda key: _mlp(width, width, 2 * HIDDEN, key))
         self.each = make(jax.random.split(second, components))
 
+    def base(self, features: Float[Array, " features"], size: int) -> Mixture:
+        return _standard(self.each.layers[0].weight.shape[0], size)
+
     def __call__(self, features: Float[Array, " features"]) -> Float[Array, "k m"]:
         token = self.shared(features)
         tokens = eqx.filter_vmap(lambda mlp: mlp(token))(self.each)
@@ -51,12 +66,22 @@ class FamilyPrior(eqx.Module):
 
 
 class MixturePrior(eqx.Module):
-    """Tokens for a Gaussian mixture: one network, component by component."""
+    """Tokens for a Gaussian mixture: one network, component by component.
+
+    Args:
+        relative: components are read out in the coordinates of the prior's, so that nothing said
+            leaves them as they are: where a posterior is near its prior that is more exact.
+    """
 
     mlp: eqx.nn.MLP
+    relative: bool = eqx.field(static=True)
 
-    def __init__(self, size: int, width: int, *, key: Key[Array, ""]):
+    def __init__(self, size: int, width: int, *, relative: bool = False, key: Key[Array, ""]):
+        self.relative = relative
         self.mlp = _mlp(1 + size + size * (size + 1) // 2, width, HIDDEN, key)
+
+    def base(self, prior: Mixture, size: int) -> Mixture:
+        return prior if self.relative else _standard(len(prior.loc), size)
 
     def __call__(self, prior: Mixture) -> Float[Array, "k m"]:
         rows, columns = jnp.tril_indices(prior.loc.shape[-1], -1)
@@ -77,6 +102,9 @@ class NoPrior(eqx.Module):
 
     def __init__(self, components: int, width: int, *, key: Key[Array, ""]):
         self.tokens = jax.random.normal(key, (components, width))
+
+    def base(self, prior: object, size: int) -> Mixture:
+        return _standard(len(self.tokens), size)
 
     def __call__(self, prior: object) -> Float[Array, "k m"]:
         return jax.vmap(_normalise)(self.tokens)
@@ -133,7 +161,7 @@ class DistributionTransformer(eqx.Module):
     nothing leave the prior as it is.
     """
 
-    prior: Callable[[Any], Float[Array, "k m"]]
+    prior: Prior
     sources: tuple[eqx.nn.MLP, ...]
     layers: Layer  # of all layers, one after the other, so that one is compiled for all
     readout: eqx.nn.MLP
@@ -141,13 +169,13 @@ class DistributionTransformer(eqx.Module):
 
     def __init__(
         self,
-        prior: Callable[[Any], Float[Array, "k m"]],
+        prior: Prior,
         sources: Sequence[int],
         size: int,
         *,
         width: int = 32,
-        heads: int = 4,
-        layers: int = 3,
+        heads: int = 2,
+        layers: int = 2,
         hidden: int = 64,
         key: Key[Array, ""],
     ):
@@ -163,7 +191,7 @@ class DistributionTransformer(eqx.Module):
 
     def prior_mixture(self, prior: object) -> Mixture:
         """The prior as it is read out of its tokens."""
-        return self.read(self.prior(prior))
+        return self._read(self.prior(prior), prior)
 
     def __call__(self, prior: object, *data: Float[Array, "points features"]) -> Mixture:
         """The posterior given observations, one array of points for each source.
@@ -183,14 +211,25 @@ class DistributionTransformer(eqx.Module):
         def layer(tokens: Array, arrays: Layer) -> tuple[Array, None]:
             return eqx.combine(arrays, static)(tokens, seen), None
 
-        return self.read(lax.scan(layer, self.prior(prior), arrays)[0])
+        return self._read(lax.scan(layer, self.prior(prior), arrays)[0], prior)
 
-    def read(self, tokens: Float[Array, "k m"]) -> Mixture:
-        """A component for each token."""
+    def _read(self, tokens: Float[Array, "k m"], prior: object) -> Mixture:
+        """A component for each token, in the coordinates of the prior's."""
         n = self.size
+        base = self.prior.base(prior, n)
         logits, loc, log_diagonal, below = jnp.split(
             jax.vmap(self.readout)(tokens), [1, 1 + n, 1 + 2 * n], axis=-1
         )
         tril = jax.vmap(jnp.diag)(jnp.exp(log_diagonal) + JITTER)
         tril = tril.at[:, *jnp.tril_indices(n, -1)].set(below)
-        return Mixture(jax.nn.log_softmax(logits[:, 0]), loc, tril)
+        return Mixture(
+            jax.nn.log_softmax(base.logits + logits[:, 0]),
+            base.loc + jnp.einsum("kij,kj->ki", base.scale_tril, loc),
+            base.scale_tril @ tril,
+        )
+
+
+def _standard(components: int, size: int) -> Mixture:
+    """Equal components N(0, I)."""
+    eye = jnp.broadcast_to(jnp.eye(size), (components, size, size))
+    return Mixture(jnp.zeros(components), jnp.zeros((components, size)), eye)

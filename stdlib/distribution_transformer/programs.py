@@ -43,12 +43,15 @@ from stdlib.distribution_transformer.tasks import Task
 Init = Callable[[Key[Array, ""]], DistributionTransformer]
 
 
-def network(task: Task, components: int, *, blind: bool = False, **sizes: int) -> Init:
+def network(
+    task: Task, components: int, *, blind: bool = False, relative: bool = False, **sizes: int
+) -> Init:
     """How a network for a task is made, from a random key.
 
     Args:
         components: k, of the posterior (and of a mixture prior).
         blind: the network is not told the prior.
+        relative: a mixture is read out in the coordinates of the prior's components.
         sizes: `width`, `heads`, `layers`, `hidden` of `DistributionTransformer`.
     """
     width = sizes.get("width", 32)
@@ -60,7 +63,7 @@ def network(task: Task, components: int, *, blind: bool = False, **sizes: int) -
         elif task.features:
             prior = FamilyPrior(task.features, components, width, key=prior_key)
         else:
-            prior = MixturePrior(task.size, width, key=prior_key)
+            prior = MixturePrior(task.size, width, relative=relative, key=prior_key)
         return DistributionTransformer(prior, task.sources, task.size, key=key, **sizes)
 
     return init

@@ -5,18 +5,41 @@ Plain array code. All densities are logs, in nats, of the natural value x unless
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import blackjax
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.scipy import special
 from jax.scipy.stats import beta as beta_law
-from jax.scipy.stats import gamma as gamma_law
 from jax.scipy.stats import norm
 from jaxtyping import Array, ArrayLike, Bool, Float, Key
 
 from stdlib.distribution_transformer import tasks
+
+# ------------------------------------------------------------- Markov chains
+
+
+def nuts(
+    key: Key[Array, ""],
+    log_density: Callable[[Float[Array, " n"]], Array],
+    start: Float[Array, " n"],
+    draws: int,
+) -> Float[Array, "draws n"]:
+    """One chain of the no-U-turn sampler (BlackJAX), after half as many steps of adaptation."""
+    warm_key, key = jax.random.split(key)
+    adapt: Any = blackjax.window_adaptation(blackjax.nuts, log_density)
+    (state, tuned), _ = adapt.run(warm_key, start, draws // 2)
+    kernel: Any = blackjax.nuts(log_density, **tuned)
+
+    def step(state: Any, key: Key[Array, ""]) -> tuple[Any, Array]:
+        state, _ = kernel.step(key, state)
+        return state, state.position
+
+    return lax.scan(step, state, jax.random.split(key, draws))[1]
+
 
 # ------------------------------------------------------------- inverse gamma, in u = log x
 
@@ -127,65 +150,102 @@ def quantum_importance(
     times = tasks.TIMES + tasks.TIME_SD * jax.random.normal(keys[2], (particles, 10))
     p = tasks.zero_probability(draws, times, starts)
     log_w = jnp.sum(jnp.where(z, jnp.log(p), jnp.log1p(-p)), -1)
-    u, at = special.logit(draws[:, 0]), special.logit(delta)
+    u, at = special.logit(draws), special.logit(delta)[None]
     return kernel_density(log_w, u, at) - jnp.log(delta) - jnp.log1p(-delta)
 
 
-def kernel_density(log_weights: Array, u: Array, at: Array, log_other: ArrayLike = 0.0) -> Array:
-    """Log-density at `at` of weighted draws, by normal kernels with Silverman's width.
+def quantum_nuts(
+    key: Key[Array, ""], a: Array, b: Array, z: Array, delta: Array, draws: int
+) -> Array:
+    """The same by NUTS over δ and all set-ups, 31 numbers, with the same kernels."""
 
-    Args:
-        log_other: log-density of something else given each draw, averaged along.
+    def log_density(v: Float[Array, " 31"]) -> Array:
+        delta, start, time = jax.nn.sigmoid(v[0]), v[1:21].reshape(10, 2), v[21:]
+        p = tasks.zero_probability(
+            delta, tasks.TIMES + tasks.TIME_SD * time, tasks.STARTS + tasks.START_SD * start
+        )
+        log_lik = jnp.sum(jnp.log(jnp.where(z, p, 1 - p)))
+        # The Jacobian of the logit adds one to both parameters of the beta law.
+        log_prior = a * jax.nn.log_sigmoid(v[0]) + b * jax.nn.log_sigmoid(-v[0])
+        return log_lik + log_prior - jnp.sum(v[1:] ** 2) / 2
+
+    u = nuts(key, log_density, jnp.zeros(31), draws)[:, :1]
+    at = special.logit(delta)[None]
+    return kernel_density(jnp.zeros(draws), u, at) - jnp.log(delta) - jnp.log1p(-delta)
+
+
+def kernel_density(
+    log_weights: Float[Array, " draws"], u: Float[Array, "draws n"], at: Float[Array, " n"]
+) -> Array:
+    """Log-density at `at` of weighted draws, by normal kernels with the draws' covariance.
+
+    Their width is Silverman's, (4 / ((n + 2) size))^(1 / (n + 4)) with the effective sample size.
     """
+    n = u.shape[-1]
     w = jax.nn.softmax(log_weights)
-    mean = jnp.sum(w * u)
-    spread = jnp.sqrt(jnp.sum(w * jnp.square(u - mean)))
+    away = u - w @ u
+    covariance = jnp.einsum("d,di,dj->ij", w, away, away)
     size = 1 / jnp.sum(w * w)
-    width = 1.06 * spread * size**-0.2
-    return special.logsumexp(jnp.log(w) + norm.logpdf(at, u, width) + log_other)
+    width = (4 / ((n + 2) * size)) ** (1 / (n + 4))
+    log_kernels = jax.scipy.stats.multivariate_normal.logpdf(at, u, width**2 * covariance)
+    return special.logsumexp(jnp.log(w) + log_kernels)
 
 
 # ------------------------------------------------------------- the Gaussian process
 
 
 class ProcessData(NamedTuple):
-    """One data set: prior parameters, ten points, their values, the new point."""
+    """One data set: the prior's parameters, the points and their values."""
 
     concentration: Array
     rate: Array
+    log_median: Array
     mean: Array
-    scale: Array
-    at: Float[Array, " 11"]
-    y: Float[Array, " 11"]
+    at: Float[Array, " points"]
+    y: Float[Array, " points"]
 
 
-def _process_terms(data: ProcessData, lengthscale: Array) -> tuple[Array, Array]:
-    """log p(data | length scale), and log p(new value | data, length scale)."""
-    chol = jnp.linalg.cholesky(tasks.covariance(data.at, lengthscale, data.scale))
+def process_log_joint(data: ProcessData, v: Float[Array, " 2"]) -> Array:
+    """log p(data, v), of v = (log length scale, log variance), up to a constant."""
+    chol = jnp.linalg.cholesky(tasks.covariance(data.at, jnp.exp(v[0]), jnp.exp(v[1])))
     white = jax.scipy.linalg.solve_triangular(chol, data.y - data.mean, lower=True)
-    # The last row belongs to the new value: the Cholesky factor conditions in order.
-    each = norm.logpdf(white) - jnp.log(jnp.diagonal(chol))
-    return jnp.sum(each[:-1]), each[-1]
+    log_lik = -jnp.sum(white**2) / 2 - jnp.sum(jnp.log(jnp.diagonal(chol)))
+    log_length = data.concentration * v[0] - data.rate * jnp.exp(v[0])
+    return log_lik + log_length + norm.logpdf(v[1], data.log_median, tasks.SCALE_SD)
 
 
-def process_log_posterior(data: ProcessData, lengthscale: Array, nodes: int = 200) -> Array:
-    """Exact log-density of (new value, length scale) given the data, by quadrature."""
-    log_grid = jnp.linspace(jnp.log(0.005), jnp.log(6.0), nodes)
-    prior = lambda l: gamma_law.logpdf(l, data.concentration, scale=1 / data.rate)
-    evidence = lambda u: _process_terms(data, jnp.exp(u))[0] + prior(jnp.exp(u)) + u
-    log_z = special.logsumexp(lax.map(evidence, log_grid)) + jnp.log(log_grid[1] - log_grid[0])
-    log_lik, log_new = _process_terms(data, lengthscale)
-    return log_lik + log_new + prior(lengthscale) - log_z
+def process_log_posterior(data: ProcessData, x: Float[Array, " 2"], nodes: int = 60) -> Array:
+    """Exact log-density of x = (length scale, variance) given the data, by quadrature."""
+    lengths = jnp.linspace(jnp.log(0.005), jnp.log(6.0), nodes)
+    scales = data.log_median + tasks.SCALE_SD * jnp.linspace(-5.0, 5.0, nodes)
+    given = lambda l: jax.vmap(lambda s: process_log_joint(data, jnp.stack([l, s])))(scales)
+    width = jnp.log(lengths[1] - lengths[0]) + jnp.log(scales[1] - scales[0])
+    log_z = special.logsumexp(lax.map(given, lengths)) + width
+    v = jnp.log(x)
+    return process_log_joint(data, v) - log_z - jnp.sum(v)
 
 
 def process_importance(
-    key: Key[Array, ""], data: ProcessData, lengthscale: Array, particles: int
+    key: Key[Array, ""], data: ProcessData, x: Float[Array, " 2"], draws: int
 ) -> Array:
-    """The same by importance sampling with length scales from the prior, and kernels on logs."""
-    draws = jax.random.gamma(key, data.concentration, (particles,)) / data.rate
-    log_w, log_new = jax.vmap(lambda l: _process_terms(data, l))(draws)
-    log_p = kernel_density(log_w, jnp.log(draws), jnp.log(lengthscale), log_new)
-    return log_p - jnp.log(lengthscale)
+    """The same by importance sampling from the prior, and kernels on logs."""
+    length_key, scale_key = jax.random.split(key)
+    length = jax.random.loggamma(length_key, data.concentration, (draws,)) - jnp.log(data.rate)
+    scale = data.log_median + tasks.SCALE_SD * jax.random.normal(scale_key, (draws,))
+    v = jnp.stack([length, scale], -1)
+    prior = data.concentration * length - data.rate * jnp.exp(length)
+    prior += norm.logpdf(scale, data.log_median, tasks.SCALE_SD)
+    log_w = jax.vmap(lambda v: process_log_joint(data, v))(v) - prior
+    return kernel_density(log_w, v, jnp.log(x)) - jnp.sum(jnp.log(x))
+
+
+def process_nuts(
+    key: Key[Array, ""], data: ProcessData, x: Float[Array, " 2"], draws: int
+) -> Array:
+    """The same by NUTS."""
+    start = jnp.stack([jnp.log(data.concentration / data.rate), data.log_median])
+    v = nuts(key, lambda v: process_log_joint(data, v), start, draws)
+    return kernel_density(jnp.zeros(draws), v, jnp.log(x)) - jnp.sum(jnp.log(x))
 
 
 # ------------------------------------------------------------- filters in one dimension

@@ -22,6 +22,7 @@ from ppl import (
     gamma,
     gen,
     inverse_gamma,
+    log_normal,
     multivariate_normal,
     normal,
     uniform,
@@ -167,9 +168,9 @@ quantum = Task(
 )
 """δ of a two-level system has a beta prior; ten measurements, in set-ups that are not exact."""
 
-# ------------------------------------------------------------- a Gaussian process, T5
+# ------------------------------------------- hyper-parameters of a Gaussian process, T5
 
-POINTS, NOISE_VARIANCE = 10, 0.05
+POINTS, NOISE_VARIANCE, SCALE_SD = 5, 0.05, 0.6
 
 
 def covariance(at: Float[Array, " p"], lengthscale: ArrayLike, scale: ArrayLike) -> Array:
@@ -182,32 +183,37 @@ def covariance(at: Float[Array, " p"], lengthscale: ArrayLike, scale: ArrayLike)
 def process_joint():
     concentration = uniform(2.0, 6.0) @ "concentration"
     rate = uniform(4.0, 12.0) @ "rate"
+    log_median = uniform(-0.7, 0.7) @ "log_median"
     mean = uniform(-0.5, 0.5) @ "mean"
-    scale = uniform(0.9, 1.1) @ "scale"
     lengthscale = gamma(concentration, rate) @ "lengthscale"
-    at = uniform(jnp.zeros(POINTS + 1), 1.0) @ "at"
-    loc = jnp.full(POINTS + 1, mean)
-    multivariate_normal(loc, covariance(at, lengthscale, scale)) @ "y"
+    scale = log_normal(log_median, SCALE_SD) @ "scale"
+    at = uniform(jnp.zeros(POINTS), 1.0) @ "at"
+    multivariate_normal(jnp.full(POINTS, mean), covariance(at, lengthscale, scale)) @ "y"
 
 
 def process_features(at: Float[Array, " p"], y: Float[Array, " p"]) -> Array:
-    """Of each point but the last: where it is, how far from the last, and its value."""
-    return jnp.stack([at[:-1], at[:-1] - at[-1], y[:-1]], -1)
+    """Of all points at once, from left to right: places, values, and slopes between neighbours.
+
+    A set of tokens, one for each point, has to learn first which points are neighbours.
+    """
+    order = jnp.argsort(at)
+    at, y = at[order], y[order]
+    return jnp.concatenate([2 * at - 1, y, jnp.diff(at), jnp.diff(y)])
 
 
 process = Task(
     joint=process_joint,
     prior=lambda c: jnp.stack(
-        [c["concentration"] / 4 - 1, c["rate"] / 8 - 1, 2 * c["mean"], 10 * c["scale"] - 10]
+        [c["concentration"] / 4 - 1, c["rate"] / 8 - 1, c["log_median"], 2 * c["mean"]]
     ),
-    latent=lambda c: jnp.stack([c["y"][-1], c["lengthscale"]]),
-    data=lambda c: (process_features(c["at"], c["y"] - c["mean"]), c["at"][-1:, None]),
-    through=lambda: tfb.Blockwise([tfb.Identity(), tfb.Exp()]),
+    latent=lambda c: jnp.stack([c["lengthscale"], c["scale"]]),
+    data=lambda c: (process_features(c["at"], c["y"] - c["mean"])[None],),
+    through=tfb.Exp,
     size=2,
-    sources=(3, 1),
+    sources=(4 * POINTS - 2,),
     features=4,
 )
-"""The value of a Gaussian process at a new point, and its length scale, from ten values."""
+"""Length scale and variance of a Gaussian process, from five noisy values."""
 
 # ------------------------------------------------------- range and bearing sensors, T4
 

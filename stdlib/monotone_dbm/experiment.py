@@ -297,9 +297,9 @@ def learn(smoke: bool) -> tuple[list[Claim], tuple[Digits, dict[str, Scores]]]:
         machines = {
             name: train_machine(data, architecture, steps, tangent=tangent, rate=5e-3)
             for name, architecture, tangent, steps in (
-                ("machine, 96 hidden, paper's margin", dense(96), False, 400),
-                ("machine, convolutional, tangent", convolutional(), True, 300),
-                ("machine, 96 hidden, tangent", dense(96), True, 600),
+                ("machine, 96 hidden, paper's margin", dense(96), False, 1_500),
+                ("machine, convolutional, tangent", convolutional(), True, 600),
+                ("machine, 96 hidden, tangent", dense(96), True, 3_000),
             )
         }
     rows |= {name: machine.scores for name, machine in machines.items()}

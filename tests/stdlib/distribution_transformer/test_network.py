@@ -103,3 +103,18 @@ def test_what_is_read_out_is_a_mixture(n):
 def test_a_source_without_data_is_an_error(net, data):
     with pytest.raises(ValueError, match="2 sources"):
         net(some_mixture(K, N), data[0])
+
+
+def test_a_relative_read_out_of_nothing_is_the_prior(data):
+    """Also where the data are: what is read out is in the coordinates of the prior's components."""
+    keys = jax.random.split(jax.random.key(4), 3)
+    embedding = MixturePrior(N, 16, relative=True, key=keys[0])
+    made = DistributionTransformer(embedding, (3, 1), N, width=16, hidden=24, key=keys[1])
+    last = lambda n: (n.readout.layers[-1].weight, n.readout.layers[-1].bias)
+    still = eqx.tree_at(last, made, replace_fn=jnp.zeros_like)
+    prior = some_mixture(K, N)
+    found = still(prior, *data)
+    assert_close(found._replace(logits=found.weights), prior._replace(logits=prior.weights))
+    moved = made(prior, *data)
+    away = jnp.linalg.solve(prior.scale_tril, (moved.loc - prior.loc)[..., None])
+    assert jnp.max(jnp.abs(away)) > 1e-3
