@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
-from jax.scipy.special import logsumexp
+from jax import lax
 from jaxtyping import Array
 
 
 def log_sum_exp(x: Array, axis: int | tuple[int, ...] | None = -1) -> Array:
     """log of the sum of exp(x); where all terms are -inf it is -inf, with the derivative 0."""
-    none = jnp.isneginf(jnp.max(x, axis, keepdims=True))
+    most = jnp.max(x, axis, keepdims=True)
+    shift = lax.stop_gradient(jnp.where(jnp.isfinite(most), most, 0))
+    total = jnp.sum(jnp.exp(x - shift), axis)
+    none = total == 0
     # Without the inner `where` the derivative there would be 0 / 0.
-    total = logsumexp(jnp.where(none, 0, x), axis)
-    return jnp.where(jnp.squeeze(none, axis), -jnp.inf, total)
+    log_total = jnp.log(jnp.where(none, 1, total)) + jnp.squeeze(shift, axis)
+    return jnp.where(none, -jnp.inf, log_total)
 
 
 def log_mean_exp(x: Array) -> Array:
