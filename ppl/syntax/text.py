@@ -17,7 +17,10 @@ import numpy as np
 from ppl.compiler.objective import Objective
 from ppl.errors import DataError, PplError, suggestion
 from ppl.lang import gen
-from ppl.syntax import ast, elaborate
+from ppl.syntax import ast
+from ppl.syntax.elaborate import Module
+from ppl.syntax.elaborate_expr import value
+from ppl.syntax.environment import App, Env, bind
 from ppl.syntax.library import Checked, check_path, check_text
 
 
@@ -121,16 +124,16 @@ class Text:
         return found, sizes
 
     def _load(self, d: ast.Data, sizes: dict[str, Any]) -> Any:
-        env = elaborate.Env(self._module)
+        env = Env(self._module)
         if d.value is not None:
-            x = elaborate.value(d.value, env)
+            x = value(d.value, env)
         else:
             x = _read(str(d.source), d.name, self.checked.directory)
         dtypes = {"int": np.int32, "bool": bool}
         if isinstance(d.type, ast.ArrayType):
             x = np.asarray(x, dtypes.get(d.type.name, np.float32))
             where = f"data {d.name}"
-            bound = elaborate.bind(where, (ast.Parameter(d.name, d.type),), (x,), {})
+            bound = bind(where, (ast.Parameter(d.name, d.type),), (x,), {})
             for name, size in bound.items():
                 if name != d.name and sizes.setdefault(name, size) != size:
                     raise DataError(f"{where}: {name} is {sizes[name]} elsewhere, here {size}")
@@ -196,10 +199,10 @@ class TextObjective:
 
     def guide(self, *data: Any) -> tuple[Any, tuple[Any, ...]] | None:
         """The program that the objective samples first, with its arguments, if data tell them."""
-        env = elaborate.Env(self.module)
+        env = Env(self.module)
         given = {**dict(zip(self.arguments, data, strict=True)), **self._sizes()}
         names = [p.name for p in self.declaration.parameters]
-        bound = elaborate.bind(self.__name__, self.declaration.parameters, (), given)
+        bound = bind(self.__name__, self.declaration.parameters, (), given)
         env.names.update({n: x for n, x in bound.items() if n in names or isinstance(x, int)})
         lets = [s for s in self.declaration.body.statements if isinstance(s, ast.Let)]
         named = {s.target.name: s.value for s in lets}
@@ -216,16 +219,16 @@ class TextObjective:
                 f.name for n in ast.walk((call,)) if isinstance(n, ast.Record) for f in n.fields
             }
             if used <= known | methods:
-                app = elaborate.value(call, env)
-                if isinstance(app, elaborate.App):
+                app = value(call, env)
+                if isinstance(app, App):
                     return app.program, app.args
         return None
 
 
-def _module(checked: Checked) -> elaborate.Module:
+def _module(checked: Checked) -> Module:
     imported = {c.source.path: _module(c) for c in checked.imported.values()}
     homes = {n: imported[c.source.path] for n, c in checked.imported.items()}
-    return elaborate.Module(
+    return Module(
         checked.file,
         checked.source,
         homes,
