@@ -80,7 +80,8 @@ class FixedPoint(eqx.Module):
     """Where an iteration ended: a fixed point, and how well it was found; made by `fixed_point`.
 
     Attributes:
-        value: the last value of `step`, in the structure of the start.
+        value: the last value of `step`, in the structure of the start; the only part with
+            derivatives.
         residual: the largest entry of |step(z) - z| in the last step, which made `value` of z.
         steps: number of evaluations of `step`.
         converged: whether the residual is within the tolerance.

@@ -205,13 +205,22 @@ class ProcessData(NamedTuple):
     y: Float[Array, " points"]
 
 
-def process_log_joint(data: ProcessData, v: Float[Array, " 2"]) -> Array:
-    """log p(data, v), of v = (log length scale, log variance), up to a constant."""
+def _process_log_prior(data: ProcessData, v: Float[Array, " 2"]) -> Array:
+    """Of v = (log length scale, log variance), up to a constant."""
+    log_length = data.concentration * v[0] - data.rate * jnp.exp(v[0])
+    return log_length + norm.logpdf(v[1], data.log_median, tasks.SCALE_SD)
+
+
+def _process_log_lik(data: ProcessData, v: Float[Array, " 2"]) -> Array:
+    """log p(data | v), up to a constant."""
     chol = jnp.linalg.cholesky(tasks.covariance(data.at, jnp.exp(v[0]), jnp.exp(v[1])))
     white = jax.scipy.linalg.solve_triangular(chol, data.y - data.mean, lower=True)
-    log_lik = -jnp.sum(white**2) / 2 - jnp.sum(jnp.log(jnp.diagonal(chol)))
-    log_length = data.concentration * v[0] - data.rate * jnp.exp(v[0])
-    return log_lik + log_length + norm.logpdf(v[1], data.log_median, tasks.SCALE_SD)
+    return -jnp.sum(white**2) / 2 - jnp.sum(jnp.log(jnp.diagonal(chol)))
+
+
+def process_log_joint(data: ProcessData, v: Float[Array, " 2"]) -> Array:
+    """log p(data, v), up to a constant."""
+    return _process_log_lik(data, v) + _process_log_prior(data, v)
 
 
 def process_log_posterior(data: ProcessData, x: Float[Array, " 2"], nodes: int = 60) -> Array:
@@ -233,9 +242,7 @@ def process_importance(
     length = jax.random.loggamma(length_key, data.concentration, (draws,)) - jnp.log(data.rate)
     scale = data.log_median + tasks.SCALE_SD * jax.random.normal(scale_key, (draws,))
     v = jnp.stack([length, scale], -1)
-    prior = data.concentration * length - data.rate * jnp.exp(length)
-    prior += norm.logpdf(scale, data.log_median, tasks.SCALE_SD)
-    log_w = jax.vmap(lambda v: process_log_joint(data, v))(v) - prior
+    log_w = jax.vmap(lambda v: _process_log_lik(data, v))(v)
     return kernel_density(log_w, v, jnp.log(x)) - jnp.sum(jnp.log(x))
 
 

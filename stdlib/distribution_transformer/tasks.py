@@ -192,7 +192,7 @@ def process_joint():
 
 
 def process_features(at: Float[Array, " p"], y: Float[Array, " p"]) -> Array:
-    """Of all points at once, from left to right: places, values, and slopes between neighbours.
+    """Of all points at once, from left to right: places, values, and the differences of neighbours.
 
     A set of tokens, one for each point, has to learn first which points are neighbours.
     """
