@@ -29,7 +29,7 @@ from ppl.compiler.influence import (
     stack_axis,
 )
 from ppl.compiler.plan import CannotEnumerate
-from ppl.compiler.strategies.enumerate import support_table
+from ppl.compiler.strategies.enumerate import entries_at_start, support_table
 from ppl.compiler.tables import Conflict, Factor, Val, always, spread, weights
 from ppl.lang.seed import draw_counts
 from ppl.lang.staged import Atom, Eqn, Var
@@ -142,17 +142,15 @@ class Loop:
         if len(axes) != 1 or axes[0] not in self.states:
             return None
         table = self._known_table(leaves, axes[0].inner)
-        init = self.low.read(self.eqn.ins[i])
+        if table is None:
+            return None
         start = self.low.analysis.starts.get(self.eqn, {}).get(axes[0])
-        if table is None or not isinstance(init.array, np.ndarray):
+        entries = entries_at_start(table, self.low.read(self.eqn.ins[i]), start)
+        if not entries:
             return None
-        if init.axes:
-            same = init.axes == (start,) and np.array_equal(init.array, table)
-            return table if same else None
-        entries = np.nonzero([np.array_equal(entry, init.array) for entry in table])[0]
-        if start is not None or not len(entries):
+        if start is None and self.first.setdefault(axes[0], entries[0]) not in entries:
             return None
-        return table if self.first.setdefault(axes[0], int(entries[0])) in entries else None
+        return table
 
     def _known_table(self, leaves: Atom, source: Source) -> np.ndarray | None:
         """The values of an enumerated choice, if that is what a carry leaves a step with."""

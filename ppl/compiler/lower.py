@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from ppl.compiler import boxes
+from ppl.compiler import boxes, constants
 from ppl.compiler.axis_rules import ELEMENTWISE
 from ppl.compiler.baselines import Baseline, Charged
 from ppl.compiler.baselines.per_lane import charge_of_others
@@ -131,7 +131,9 @@ class Lowering:
 
     def _plain(self, eqn: Eqn) -> None:
         vals = [self.read(a) for a in eqn.ins]
-        if eqn.kind in _ELEMENTWISE:
+        if (known := constants.evaluate(eqn, vals)) is not None:
+            outs = known
+        elif eqn.kind in _ELEMENTWISE:
             outs = elementwise(
                 lambda *xs: eqn.run(xs), vals, scalars=eqn.kind not in ("select_n", "clamp")
             )

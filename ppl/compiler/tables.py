@@ -31,6 +31,18 @@ class Val:
         return jnp.shape(self.array)[len(self.axes) :]
 
 
+def distinct(array: np.ndarray) -> np.ndarray:
+    """The array with size 1 along axes where it only repeats."""
+    return array[tuple(slice(0, 1) if step == 0 else slice(None) for step in array.strides)]
+
+
+def as_array(array: Any) -> Array:
+    """As an array of JAX; what repeats is broadcast by the program, not stored in it."""
+    if not isinstance(array, np.ndarray):
+        return jnp.asarray(array)
+    return jnp.broadcast_to(jnp.asarray(distinct(array)), array.shape)
+
+
 def union(vals: Sequence[Val]) -> tuple[Source, ...]:
     """The enumerated axes of all values, in order of first appearance."""
     return tuple(dict.fromkeys(a for v in vals for a in v.axes))
@@ -40,7 +52,7 @@ def spread(val: Val, axes: tuple[Source, ...]) -> Array:
     """The array with axes in the given order, size 1 where the value does not have one."""
     order = [val.axes.index(a) for a in axes if a in val.axes]
     n = len(val.axes)
-    array = jnp.asarray(val.array)
+    array = as_array(val.array)
     if order != sorted(order):
         array = jnp.transpose(array, [*order, *range(n, array.ndim)])
     missing = [i for i, a in enumerate(axes) if a not in val.axes]

@@ -179,7 +179,7 @@ class Elimination:
     """log of the sum of exp(sum of all tables) over all choices, and how it came about.
 
     Args:
-        starts: the outer choices from which chains start (see `tabulate`).
+        starts: the outer choices from which chains start, or which of their values (`tabulate`).
         size_of: number of values of a choice.
         lanes_of: sizes of a choice's lanes.
 
@@ -194,7 +194,7 @@ class Elimination:
     def __init__(
         self,
         tables: Sequence[Table],
-        starts: Mapping[Source, Source],
+        starts: Mapping[Source, Source | int],
         size_of: Callable[[Source], int],
         lanes_of: Callable[[Source], tuple[int, ...]],
     ):
@@ -202,13 +202,17 @@ class Elimination:
         self.lanes: dict[Name, int] = {}
         self.sizes: dict[Name, int] = {}
         self.starts: dict[Name, Name] = {}
+        self.first: dict[Name, int] = {}
         for table in tables:
             _check_apart(table, lanes_of)
         named = [self._named(t, size_of) for t in tables]
         for source, start in starts.items():
             past = _canonical(source, (None,) * len(lanes_of(source)))[0]
-            outer = _canonical(start, (None,) * len(lanes_of(start)))[0]
             assert isinstance(past, Before)
+            if isinstance(start, int):
+                self.first[past.base] = start
+                continue
+            outer = _canonical(start, (None,) * len(lanes_of(start)))[0]
             if past.base not in self.lanes or outer not in self.lanes:
                 continue
             self.starts[past.base] = outer
@@ -418,8 +422,10 @@ class Elimination:
             renamed = tuple(starts.get(a, a) for a in factor.axes)
             total = total + Factor(factor.array, renamed, factor.plates).laid(names, rest)
         for b, name in before.items():
-            if b not in self.starts:  # a known start: the tables are the same for all values
-                known = jnp.where(jnp.arange(self.sizes[b]) == 0, 0.0, -jnp.inf)
+            if b not in self.starts:
+                # A known start: an entry of the tables, or any, if they are the same for all.
+                first = self.first.get(b, 0)
+                known = jnp.where(jnp.arange(self.sizes[b]) == first, 0.0, -jnp.inf)
                 at = names.index(name)
                 total = total + known.reshape(
                     (1,) * at + (-1,) + (1,) * (len(names) + len(rest) - at - 1)

@@ -15,10 +15,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array
 
 from ppl import _compat
+from ppl.compiler import constants
 from ppl.compiler.influence import (
     Alignment,
     Along,
@@ -33,7 +35,12 @@ from ppl.compiler.influence import (
     stack_axis,
 )
 from ppl.compiler.region import Region
-from ppl.compiler.strategies.enumerate import joint_size, support_size, support_table
+from ppl.compiler.strategies.enumerate import (
+    entries_at_start,
+    joint_size,
+    support_size,
+    support_table,
+)
 from ppl.compiler.tables import Val, batched, log_densities, spread
 from ppl.lang.primitives import param_p
 from ppl.lang.staged import Atom, Block, Eqn, Lit, Staged, Var, evaluate
@@ -58,15 +65,16 @@ class Table:
 
 def tabulate(
     staged: Staged, analysis: Analysis, region: Region, joint: set[Eqn]
-) -> tuple[Array, list[Table], dict[Source, Source]]:
+) -> tuple[Array, list[Table], dict[Source, Source | int]]:
     """Tables that add up to the staged log-weight.
 
     Returns:
-        its constant part, all other parts, and for each choice that a loop remembers the outer
-        choice from which the loop starts, where there is one (by the `Past` of the former).
+        its constant part, all other parts, and for each choice that a loop remembers (by its
+        `Past`) the outer choice from which the loop starts, or which of the choice's values, where
+        there is one or it is known.
     """
     tables: list[Table] = []
-    starts: dict[Source, Source] = {}
+    starts: dict[Source, Source | int] = {}
 
     costs = _costs(staged.block, region, ())
 
@@ -75,7 +83,7 @@ def tabulate(
         run = _Run(staged, analysis, region, joint, replacing)
         value = run.program()
         tables[:] = run.tables
-        starts.update(run.starts)
+        starts.update(run.first | run.starts)
         return value, [t.array for t in tables]
 
     # The log-weight is linear in its cost terms: its derivative says with which coefficient each
@@ -127,6 +135,8 @@ class _Run:
         self.tables: list[Table] = []
         self.starts: dict[Source, Source] = {}
         """outer choices from which loops start, by what a loop remembers (a `Past`)"""
+        self.first: dict[Source, int] = {}
+        """which value loops start from, where it is known and one of the choice's"""
 
     def program(self) -> Array:
         for decl in self.staged.params.values():
@@ -191,7 +201,9 @@ class _Run:
             self.env[eqn.outs[0]] = self.choice(eqn)
             return
         vals = [self.read(a) for a in eqn.ins]
-        if eqn.kind == "cond":
+        if (known := constants.evaluate(eqn, vals)) is not None:
+            outs = known
+        elif eqn.kind == "cond":
             outs = self.branches(eqn, vals[0])
         elif eqn.kind == "log_density" and any(v.axes for v in vals):
             outs = [log_densities(vals, eqn.params)]
@@ -239,23 +251,29 @@ class _Run:
         costs = [v for v in _costs(body, region, ()) if v in self.offsets]
         local, outer = local_sources(eqn), dict(self.offsets)
         axes = {i: self._axes_of(body.ins[i]) for i in carried}
+        first: dict[Source, int] = {}
+        tables = {
+            i: t for i in carried if (t := self._state_table(eqn, i, axes[i], first)) is not None
+        }
+        carried = [i for i in carried if i not in tables]
         made: dict[str, Any] = {}
 
         def past(source: Source) -> Source:
             return Past(eqn, source) if local(source) else source
 
         def step(carry: Any, x: Any) -> Any:
-            for i, array in zip(carried, carry[0], strict=True):
+            for i, array in (*tables.items(), *zip(carried, carry[0], strict=True)):
                 self.env[body.ins[i]] = Val(array, axes[i])
             for i, array in zip(summed, carry[1], strict=True):
                 self.sums[body.ins[i]] = array
             for i, array in zip(scanned, x[0], strict=True):
                 self.env[body.ins[i]] = Val(array, self._sliced(eqn, i))
             self.offsets.update(zip(costs, x[1], strict=True))
-            before, self.tables, self.starts = (self.tables, self.starts), [], {}
+            before = self.tables, self.starts, self.first
+            self.tables, self.starts, self.first = [], {}, {}
             self.block(body)
-            made["tables"], made["starts"] = self.tables, self.starts
-            self.tables, self.starts = before
+            made["tables"], made["starts"], made["first"] = self.tables, self.starts, self.first
+            self.tables, self.starts, self.first = before
             after = [self.read(body.outs[i]) for i in carried]
             ys = [self.read(body.outs[i]) for i in stacked]
             made["stacked"] = [v.axes for v in ys]
@@ -273,13 +291,13 @@ class _Run:
             )
 
         back = {start: state for state, start in self.analysis.starts.get(eqn, {}).items()}
-        first = [self.read(eqn.ins[i]) for i in carried]
+        initial = [self.read(eqn.ins[i]) for i in carried]
         init = (
             [
                 self._carry(
                     Val(v.array, tuple(back.get(a, a) for a in v.axes)), axes[i], body.ins[i]
                 )
-                for i, v in zip(carried, first, strict=True)
+                for i, v in zip(carried, initial, strict=True)
             ],
             [_like(self.estimate(eqn.ins[i]), body.ins[i]) for i in summed],
         )
@@ -293,7 +311,7 @@ class _Run:
         self.offsets = outer
         self.env.update(
             (eqn.outs[i], self._last(eqn, i, array, axes[i]))
-            for i, array in zip(carried, last[0], strict=True)
+            for i, array in (*tables.items(), *zip(carried, last[0], strict=True))
         )
         self.sums.update((eqn.outs[i], a) for i, a in zip(summed, last[1], strict=True))
         for i, array, names in zip(stacked, ys[0], made["stacked"], strict=True):
@@ -309,6 +327,29 @@ class _Run:
         for source, start in inside.items():
             named = [stack_axis(eqn, local, s, ())[0] for s in (source, start)]
             self.starts[named[0]] = named[1]
+        for source, entry in (made["first"] | first).items():
+            self.first[stack_axis(eqn, local, source, ())[0]] = entry
+
+    def _state_table(
+        self, loop: Eqn, i: int, axes: tuple[Source, ...], first: dict[Source, int]
+    ) -> np.ndarray | None:
+        """The constant that a carry is in each step, if what it starts from is an entry of it.
+
+        Args:
+            first: where known starts are in their tables; added to.
+        """
+        leaves = loop.blocks[0].outs[i]
+        made = leaves.eqn if isinstance(leaves, Var) else None
+        if made is None or axes != (Past(loop, Site(made)),):
+            return None
+        table = support_table(made, made in self.joint)
+        start = self.analysis.starts.get(loop, {}).get(axes[0])
+        entries = entries_at_start(table, self.read(loop.ins[i]), start)
+        if not entries:
+            return None
+        if start is None and first.setdefault(axes[0], entries[0]) not in entries:
+            return None
+        return table
 
     def _carry(self, val: Val, axes: tuple[Source, ...], like: Var) -> Array:
         """A carry with all the axes that it has in some step."""

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppl import _compat
+from ppl.compiler.influence import Source
 from ppl.compiler.strategies.base import Choice, Kind, register
 from ppl.compiler.tables import Val
 from ppl.lang.staged import Eqn, Lit
@@ -61,6 +62,21 @@ def support_table(eqn: Eqn, joint: bool) -> np.ndarray:
         lead = (len(values), *(1,) * len(shape), *event)
         table = np.broadcast_to(values.reshape(lead), (len(values), *shape, *event))
     return table
+
+
+def entries_at_start(table: np.ndarray, init: Val, start: Source | None) -> list[int]:
+    """The entries of a choice's table that a loop's state may start from, if it is that table.
+
+    Args:
+        init: what the state starts from.
+        start: the outer choice that this is, if any: then all entries, if its table is the same.
+    """
+    if not isinstance(init.array, np.ndarray) or (start is None) != (not init.axes):
+        return []
+    if start is None:
+        return [k for k, entry in enumerate(table) if np.array_equal(entry, init.array)]
+    same = init.axes == (start,) and np.array_equal(table, init.array)
+    return list(range(len(table))) if same else []
 
 
 @register

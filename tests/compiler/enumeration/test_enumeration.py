@@ -196,6 +196,49 @@ def test_observed_after_the_loop():
     check(model, {"y": YS}, forward(YS), HMM)
 
 
+@pytest.mark.parametrize("start", [2, -1])
+def test_a_known_start(start):
+    """One of the choice's values, or not (which picks the last row, as indices do)."""
+
+    @gen
+    def model():
+        step = hmm_step(param("A", LOGITS), param("mu", MEANS), True)
+        scan(step, length=6)(start) @ "steps"
+
+    def dense(logits, means):
+        first = jax.nn.log_softmax(logits, -1)[start] + log_normal(YS[0], means)
+        log_a = jax.nn.log_softmax(logits, -1)
+        for y in YS[1:6]:
+            first = logsumexp(first[:, None] + log_a, 0) + log_normal(y, means)
+        return logsumexp(first)
+
+    check(model, {"steps": {"y": YS[:6]}}, dense, HMM)
+
+
+def test_chains_from_known_starts_in_a_loop():
+    @gen
+    def chain(carry, _):
+        last, _ = scan(hmm_step(LOGITS, param("mu", MEANS), True), length=3)(1) @ "steps"
+        return carry, last
+
+    @gen
+    def model():
+        scan(chain, length=2)(0.0) @ "chains"
+
+    def dense(means):
+        log_a = jax.nn.log_softmax(LOGITS, -1)
+        total = 0.0
+        for ys in (YS[:3], YS[3:6]):
+            state = log_a[1] + log_normal(ys[0], means)
+            for y in ys[1:]:
+                state = logsumexp(state[:, None] + log_a, 0) + log_normal(y, means)
+            total += logsumexp(state)
+        return total
+
+    observed = {"chains": {"steps": {"y": YS[:6].reshape(2, 3)}}}
+    check(model, observed, dense, {"mu": MEANS})
+
+
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_chain_over_the_lanes_of_a_vector(reverse):
     """Independent draws, and a factor that links each with the one before."""

@@ -1,0 +1,92 @@
+"""Equations on constant tables: done while a program is lowered.
+
+The values of an enumerated choice are a NumPy array. Along its lanes they repeat, which a stride of
+0 tells, and what is computed from them alone is such an array again. So a loop sees that its state
+is one table in each step, and an array that is indexed by a choice in 100,000 lanes is looked up
+once for all lanes: on the way back, a sum instead of a scatter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ppl import _compat
+from ppl.compiler.axis_rules import ELEMENTWISE
+from ppl.compiler.tables import Val, batched, distinct, union
+from ppl.lang.staged import Eqn
+
+
+def evaluate(eqn: Eqn, vals: Sequence[Val]) -> list[Val] | None:
+    """The results of an equation on constant tables, or `None` if it has none to offer."""
+    rule = _rules.get(eqn.kind)
+    tabled = any(v.axes and isinstance(v.array, np.ndarray) for v in vals)
+    return rule(eqn, vals) if rule is not None and tabled and eqn.impl is None else None
+
+
+def _elementwise(eqn: Eqn, vals: Sequence[Val]) -> list[Val] | None:
+    axes = union(vals)
+    if len(axes) != 1 or not all(_compat.is_concrete(v.array) for v in vals):
+        return None
+    shape = np.broadcast_shapes(*(v.shape for v in vals))
+    whole = (next(v.array.shape[0] for v in vals if v.axes), *shape)
+    arrays = [
+        distinct(np.broadcast_to(np.asarray(v.array), (*whole[: len(v.axes)], *shape)))
+        for v in vals
+    ]
+    core = np.broadcast_shapes(*(a.shape for a in arrays))
+    if math.prod(core) > _MOST:
+        return None
+    with jax.ensure_compile_time_eval():
+        outs = eqn.run([np.broadcast_to(a, core) for a in arrays])
+    return [Val(np.broadcast_to(np.asarray(x), whole), axes) for x in outs]
+
+
+def _broadcast(eqn: Eqn, vals: Sequence[Val]) -> list[Val] | None:
+    (val, *sizes), params = vals, eqn.params
+    if sizes:
+        return None
+    lead = len(val.axes)
+    inserted = [d for d in range(len(params["shape"])) if d not in params["broadcast_dimensions"]]
+    array = np.expand_dims(val.array, [lead + d for d in inserted])
+    return [Val(np.broadcast_to(array, (*array.shape[:lead], *params["shape"])), val.axes)]
+
+
+def _transpose(eqn: Eqn, vals: Sequence[Val]) -> list[Val]:
+    (val,) = vals
+    lead = len(val.axes)
+    order = [*range(lead), *(lead + d for d in eqn.params["permutation"])]
+    return [Val(np.transpose(val.array, order), val.axes)]
+
+
+def _squeeze(eqn: Eqn, vals: Sequence[Val]) -> list[Val]:
+    (val,) = vals
+    return [Val(np.squeeze(val.array, tuple(len(val.axes) + d for d in eqn.params["dimensions"])),
+                val.axes)]  # fmt: skip
+
+
+def _gather(eqn: Eqn, vals: Sequence[Val]) -> list[Val] | None:
+    """One lookup for all lanes that look up the same."""
+    operand, index = vals
+    numbers = eqn.params["dimension_numbers"]
+    if not isinstance(index.array, np.ndarray) or numbers.operand_batching_dims:
+        return None
+    out = batched(lambda *xs: eqn.run(xs), [operand, Val(distinct(index.array), index.axes)])[0]
+    shape = (*out.array.shape[: len(out.axes)], *eqn.outs[0].aval.shape)
+    return [Val(jnp.broadcast_to(out.array, shape), out.axes)]
+
+
+_MOST = 4096
+"""Entries of a table that are computed in advance: more would weigh in the compiled program."""
+
+_rules: dict[str, Callable[[Eqn, Sequence[Val]], list[Val] | None]] = {
+    **dict.fromkeys(set(ELEMENTWISE) - {"require"}, _elementwise),
+    "broadcast_in_dim": _broadcast,
+    "transpose": _transpose,
+    "squeeze": _squeeze,
+    "gather": _gather,
+}
