@@ -36,6 +36,7 @@ from ppl.vi.guides import low_rank as low_rank
 from ppl.vi.guides import mean_field as mean_field
 from ppl.vi.guides import structured as structured
 from ppl.vi.guides.laplace import laplace as laplace
+from ppl.vi.mcmc import nuts as nuts
 from ppl.vi.natural_gradient import natural_gradient as natural_gradient
 from ppl.vi.objectives import alpha_divergence as alpha_divergence
 from ppl.vi.objectives import annealed as annealed

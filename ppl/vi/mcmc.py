@@ -1,7 +1,10 @@
-"""NUTS from a fit's posterior: to check the fit, or to go on from it. Needs the `bench` extra."""
+"""The no-U-turn sampler: of a log-density, and from a fit's posterior, to check the fit or to go on
+from it. Needs the `bench` extra.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Key, PyTree
+from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from ppl.lang.bind_params import bind_params
 from ppl.lang.density import density
@@ -54,6 +57,51 @@ class Chains:
 
 
 def nuts(
+    key: Key[Array, ""],
+    log_density: Callable[[Float[Array, " n"]], Array],
+    start: Float[Array, " n"],
+    *,
+    num_warmup: int,
+    num_samples: int,
+    variances: Float[Array, " n"] | None = None,
+) -> tuple[Float[Array, "draws n"], Bool[Array, " draws"]]:
+    """One chain of the no-U-turn sampler (BlackJAX); a pure function, under `jit` and `vmap` too.
+
+    Args:
+        log_density: of real vectors, up to a constant.
+        num_warmup: steps in which step size and mass matrix are adapted (by windows, as Stan
+            does); they are not among the draws.
+        variances: the first guess of the posterior's variances; ones if `None`.
+
+    Returns:
+        the draws, and which transitions diverged.
+
+    Raises:
+        ImportError: BlackJAX is not installed.
+    """
+    try:
+        import blackjax
+    except ImportError as error:
+        raise ImportError(
+            "NUTS needs BlackJAX: install the extra with `pip install 'ppl[bench]'` or "
+            "`uv sync --extra bench`"
+        ) from error
+    warm_key, key = jax.random.split(key)
+    adapt: Any = blackjax.window_adaptation(
+        blackjax.nuts, log_density, initial_inverse_mass_matrix=variances
+    )
+    (state, tuned), _ = adapt.run(warm_key, start, num_warmup)
+    kernel: Any = blackjax.nuts(log_density, **tuned)
+
+    def step(state: Any, key: Key[Array, ""]) -> tuple[Any, tuple[Array, Array]]:
+        info: Any
+        state, info = kernel.step(key, state)
+        return state, (state.position, info.is_divergent)
+
+    return lax.scan(step, state, jax.random.split(key, num_samples))[1]
+
+
+def nuts_of_model(
     model: Any,
     observed: Any,
     args: tuple[Any, ...],
@@ -65,7 +113,7 @@ def nuts(
     num_warmup: int,
     num_samples: int,
 ) -> Chains:
-    """Run NUTS (BlackJAX, window adaptation) over a model's unobserved choices.
+    """Chains of `nuts` over a model's unobserved choices.
 
     Args:
         params: values of the model's own parameters.
@@ -76,14 +124,6 @@ def nuts(
         ImportError: BlackJAX is not installed.
         UnsupportedError: a choice is discrete.
     """
-    try:
-        import blackjax
-        from blackjax.diagnostics import effective_sample_size, potential_scale_reduction
-    except ImportError as error:
-        raise ImportError(
-            "refine_mcmc needs BlackJAX: install the extra with `pip install 'ppl[bench]'` or "
-            "`uv sync --extra bench`"
-        ) from error
     layout = Layout.of(latents(model, observed, args))
 
     def log_density(flat: Array) -> Array:
@@ -91,27 +131,18 @@ def nuts(
         choices = merge_observed(nest(values), observed)
         return bind_params(density(model), params)(choices, *args) + log_det
 
-    def chain(key: Key[Array, ""], start: Array, spread: Array) -> tuple[Array, Array]:
-        warm_key, key = jax.random.split(key)
-        adapt: Any = blackjax.window_adaptation(
-            blackjax.nuts, log_density, initial_inverse_mass_matrix=spread
-        )
-        (state, tuned), _ = adapt.run(warm_key, start, num_warmup)
-        kernel: Any = blackjax.nuts(log_density, **tuned)
-
-        def step(state: Any, key: Key[Array, ""]) -> tuple[Any, tuple[Array, Array]]:
-            info: Any
-            state, info = kernel.step(key, state)
-            return state, (state.position, info.is_divergent)
-
-        return lax.scan(step, state, jax.random.split(key, num_samples))[1]
-
     flat = flat_choices(points)
     guesses = jax.vmap(layout.unconstrain)(flat)
     starts, spread = guesses[:chains], jnp.var(guesses, 0) + 1e-6
     keys = jax.random.split(key, len(starts))
-    run = jax.vmap(lambda key, start: chain(key, start, spread))
-    positions, diverged = jax.jit(run)(keys, starts)
+
+    def chain(key: Key[Array, ""], start: Array) -> tuple[Array, Array]:
+        steps = {"num_warmup": num_warmup, "num_samples": num_samples}
+        return nuts(key, log_density, start, variances=spread, **steps)
+
+    positions, diverged = jax.jit(jax.vmap(chain))(keys, starts)
+    from blackjax.diagnostics import effective_sample_size, potential_scale_reduction
+
     draws = jax.jit(jax.vmap(jax.vmap(lambda x: layout.constrain(x)[0])))(positions)
     return Chains(
         nest(draws),

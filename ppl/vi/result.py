@@ -236,13 +236,13 @@ class Fit:
             ImportError: the `bench` extra is not installed.
             UnsupportedError: the objective knows no model, or a choice is discrete.
         """
-        from ppl.vi.mcmc import nuts
+        from ppl.vi.mcmc import nuts_of_model
 
         model, observed, args = self._model()
         with precision(self.float64):
             start_key, run_key = jax.random.split(self._key("mcmc", key))
             points = self.sample(2 * max(chains, 50), start_key)
-            return nuts(
+            return nuts_of_model(
                 model,
                 observed,
                 args,

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import blackjax
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -17,28 +16,20 @@ from jax.scipy.stats import beta as beta_law
 from jax.scipy.stats import norm
 from jaxtyping import Array, ArrayLike, Bool, Float, Key
 
+from ppl import vi
 from stdlib.distribution_transformer import tasks
 
 # ------------------------------------------------------------- Markov chains
 
 
-def nuts(
+def one_chain(
     key: Key[Array, ""],
     log_density: Callable[[Float[Array, " n"]], Array],
     start: Float[Array, " n"],
     draws: int,
 ) -> Float[Array, "draws n"]:
-    """One chain of the no-U-turn sampler (BlackJAX), after half as many steps of adaptation."""
-    warm_key, key = jax.random.split(key)
-    adapt: Any = blackjax.window_adaptation(blackjax.nuts, log_density)
-    (state, tuned), _ = adapt.run(warm_key, start, draws // 2)
-    kernel: Any = blackjax.nuts(log_density, **tuned)
-
-    def step(state: Any, key: Key[Array, ""]) -> tuple[Any, Array]:
-        state, _ = kernel.step(key, state)
-        return state, state.position
-
-    return lax.scan(step, state, jax.random.split(key, draws))[1]
+    """Draws of the no-U-turn sampler, after half as many steps of adaptation."""
+    return vi.nuts(key, log_density, start, num_warmup=draws // 2, num_samples=draws)[0]
 
 
 # ------------------------------------------------------------- inverse gamma, in u = log x
@@ -169,7 +160,7 @@ def quantum_nuts(
         log_prior = a * jax.nn.log_sigmoid(v[0]) + b * jax.nn.log_sigmoid(-v[0])
         return log_lik + log_prior - jnp.sum(v[1:] ** 2) / 2
 
-    u = nuts(key, log_density, jnp.zeros(31), draws)[:, :1]
+    u = one_chain(key, log_density, jnp.zeros(31), draws)[:, :1]
     at = special.logit(delta)[None]
     return kernel_density(jnp.zeros(draws), u, at) - jnp.log(delta) - jnp.log1p(-delta)
 
@@ -251,7 +242,7 @@ def process_nuts(
 ) -> Array:
     """The same by NUTS."""
     start = jnp.stack([jnp.log(data.concentration / data.rate), data.log_median])
-    v = nuts(key, lambda v: process_log_joint(data, v), start, draws)
+    v = one_chain(key, lambda v: process_log_joint(data, v), start, draws)
     return kernel_density(jnp.zeros(draws), v, jnp.log(x)) - jnp.sum(jnp.log(x))
 
 

@@ -104,6 +104,10 @@ def cost(z, x, t):
 UNBIASED = {n: d for n, d in CASES.items() if not getattr(strategies.get(n), "biased", None)}
 
 
+OF_EACH_KIND = ("reparam", "enum", "score", "mvd", "relax")
+"""By a path, exactly, by a charge, by worlds, by a control variate."""
+
+
 REFUSED = [("enum", n) for n, s in strategies.items() if getattr(s, "control", None) is not None]
 """A learned control variate sees one value of its choice's parameters, not a table."""
 
@@ -112,6 +116,8 @@ REFUSED = [("enum", n) for n, s in strategies.items() if getattr(s, "control", N
 def test_a_parent_with_every_child(case):
     name, parent = case
     children = {n: d for n, d in UNBIASED.items() if (name, n) not in REFUSED}
+    if case in ALSO:  # all children have had this strategy above them, of its other kind
+        children = {n: children[n] for n in (*OF_EACH_KIND, name)}
 
     def objective():
         z = draw(parent, name, 2 * param("theta", THETA))

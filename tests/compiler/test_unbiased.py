@@ -108,9 +108,9 @@ def test_chain(program, site):
 
 @pytest.mark.slow
 def test_branch_at_a_small_gradient():
-    """At 0.3 the gradient is a fortieth of its sd: 3 % of it takes some hundred million draws."""
+    """At 0.3 the gradient is a fortieth of its sd: 6 % of it takes tens of millions of draws."""
     objective = lambda: branched(SITES["reparam"], theta(0.3))
-    check_unbiased(objective, slope(branch_value, 0.3), bias=0.03, num_samples=64)
+    check_unbiased(objective, slope(branch_value, 0.3), bias=0.06, num_samples=64)
 
 
 @pytest.mark.parametrize(("at", "bias"), [(0.3, 0.3), (1.0, 0.03)])
@@ -373,7 +373,7 @@ def flips_by_recursion(n, t):
     return total
 
 
-@pytest.mark.parametrize("n", [30, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [30, pytest.param(100, marks=pytest.mark.slow)])
 def test_many_enumerated_flips(n):
     est = compile(lambda: flips_in_a_row(n))
     run = jax.jit(est.value_and_grad, compiler_options=QUICK)

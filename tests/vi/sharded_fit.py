@@ -82,7 +82,6 @@ def main():
         assert len(devices) == 8
         meshes = {
             "none": None,
-            "1": Mesh(devices[:1], ("data",)),
             "2": Mesh(devices[:2], ("data",)),
             "8": Mesh(devices.reshape(4, 2), ("data", "samples")),
         }

@@ -47,7 +47,7 @@ def test_devices_and_processes_agree(tmp_path):
     for size in ("None", "16"):
         expected = one[f"none_{size}"]
         assert np.ptp(expected) > 1
-        for name in ("1", "2", "8"):
+        for name in ("2", "8"):
             np.testing.assert_allclose(one[f"{name}_{size}"], expected, rtol=2e-4, atol=2e-4)
         np.testing.assert_allclose(two[f"processes_{size}"], expected, rtol=2e-4, atol=2e-4)
 

@@ -41,9 +41,10 @@ def test_the_gradient_is_that_of_the_guide_at_the_drawn_sample(key):
     task, init = tasks.variance, network(tasks.variance, 3, **SMALL)
     est = vi.compile(amortised(task, init))
     params = est.init(key)
-    value, grad = est.value_and_grad(key, params)
+    value, grad = eqx.filter_jit(est.value_and_grad)(key, params)
     task_draws = vi.compile(_picked(task, init))
-    pick = lambda i: task_draws.value(key, params | {"pick": jnp.float32(i)})
+    run = eqx.filter_jit(task_draws.value)
+    pick = lambda i: run(key, params | {"pick": jnp.float32(i)})
     c = dict(zip(("log_alpha", "log_beta", "x", "z"), map(pick, range(4)), strict=True))
     c = c | {"x": c["x"][None], "z": c["z"][None]}
     posterior, reconstruction = guides(task, init)
@@ -53,7 +54,7 @@ def test_the_gradient_is_that_of_the_guide_at_the_drawn_sample(key):
         q = lambda program, *args: bind_params(density(program), {"network": net})(x, *args)
         return q(posterior, prior, task.data(c)) + q(reconstruction, prior)
 
-    expected, by_hand = eqx.filter_value_and_grad(log_q)(params["network"])
+    expected, by_hand = eqx.filter_jit(eqx.filter_value_and_grad(log_q))(params["network"])
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     for a, b in zip(*map(jax.tree.leaves, (grad["network"], by_hand)), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)
