@@ -12,6 +12,8 @@ import pytest
 CACHE = Path(__file__).parent.parent / ".cache" / "jax"
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+# Most of a test is compilation, and of what XLA then makes little runs.
+jax.config.update("jax_disable_most_optimizations", True)
 
 # Traced programs are many small objects that live long: looking through them less often saves 3 %.
 gc.set_threshold(50_000, 20, 100)

@@ -1,6 +1,6 @@
 """Fits over several devices, and over two processes, for a test to compare.
 
-`python -m tests.vi.sharded_fit OUT` fits on 1, 2 and 8 forced host devices;
+`python -m tests.vi.sharded_fit OUT` fits without a mesh, on 2 and on 8 forced host devices;
 `python -m tests.vi.sharded_fit OUT PORT RANK` is one of two processes of one device each.
 """
 

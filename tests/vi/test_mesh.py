@@ -1,4 +1,4 @@
-"""The same seed gives the same answer on 1, 2 and 8 devices, and on two processes."""
+"""The same seed gives the same answer without a mesh, on 2 and 8 devices, and on two processes."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def test_no_product_guide_is_better_than_the_equilibrium():
     estimator = vi.compile(inner(energy, clamp, free))
     q = LAYERS.split(mean_field(energy, clamp, tol=1e-6).value)
     logits = {f"logits of {n}": jnp.log(jnp.maximum(p, 1e-9)) for n, p in q.items()}
-    value, gradient = estimator.value_and_grad(key, logits)
+    value, gradient = jax.jit(estimator.value_and_grad)(key, logits)
     np.testing.assert_allclose(value, at_solution, rtol=1e-5)
     for leaf in jax.tree.leaves(gradient):
         np.testing.assert_allclose(leaf, 0, atol=2e-5)
@@ -101,10 +101,12 @@ def test_explain_says_what_is_drawn():
 def test_a_convolutional_machine_completes():
     layers, init = convolutional(side=4, groups=1, states=3, features=3, shared=6)
     rows, image = init(jax.random.key(0)), images(1, 16)[0][0]
-    energy = Energy.of(monotone(rows, layers, 0.1), jnp.zeros(layers.size), layers)
+    energy = eqx.filter_jit(
+        lambda rows: Energy.of(monotone(rows, layers, 0.1), jnp.zeros(layers.size), layers)
+    )(rows)
     check_coupling(energy.phi, layers, 0.1)
     seen = jnp.arange(16) % 2 == 0
-    fields, found = field(energy, image, seen)
+    fields, found = eqx.filter_jit(field)(energy, image, seen)
     assert found.converged and {n: x.shape for n, x in fields.items()} == {
         "pixels": (16, 2),
         "hidden": (16, 3),
