@@ -51,8 +51,8 @@ def _broadcast(eqn: Eqn, vals: Sequence[Val]) -> list[Val] | None:
     if sizes:
         return None
     lead = len(val.axes)
-    inserted = [d for d in range(len(params["shape"])) if d not in params["broadcast_dimensions"]]
-    array = np.expand_dims(val.array, [lead + d for d in inserted])
+    kept, rank = params["broadcast_dimensions"], len(params["shape"])
+    array = np.expand_dims(val.array, tuple(lead + d for d in range(rank) if d not in kept))
     return [Val(np.broadcast_to(array, (*array.shape[:lead], *params["shape"])), val.axes)]
 
 

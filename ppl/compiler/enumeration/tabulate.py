@@ -366,7 +366,7 @@ class _Run:
         back = {s.inner: s for s in seen if isinstance(s, Sliced) and s.loop is loop}
         return tuple(back.get(a, a) for a in self.read(loop.ins[i]).axes)
 
-    def _last(self, loop: Eqn, i: int, array: Array, axes: tuple[Source, ...]) -> Val:
+    def _last(self, loop: Eqn, i: int, array: Array | np.ndarray, axes: tuple[Source, ...]) -> Val:
         """A carry after the last step, without the axes that only its first value had."""
         names = [
             Final(loop, a.inner) if isinstance(a, Past) and a.loop is loop else a for a in axes
