@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from ppl.compiler import compile
+from ppl.compiler.plan import CannotEnumerate
 from ppl.syntax import ast, show
 from ppl.syntax.text import loads
 from ppl.testing.programs import (
@@ -26,6 +27,7 @@ from ppl.testing.programs import (
     with_strategies,
     without_strategies,
 )
+from ppl.testing.unrolled import has_loops, unrolled
 from spec.reference import value
 
 from .differential import Z_BOUND, compare, estimates, params_of, z_score
@@ -120,6 +122,43 @@ def test_explain_lists_every_choice(file):
         assert f"q/{choice.target.name}" in text
 
 
+with_loops = programs(bits=6).filter(has_loops)
+enumerated = programs(bits=6, distributions=DISCRETE, strategies=lambda d: ("enum",))
+
+
+def with_its_loops_written_out(file: ast.File) -> ast.File:
+    """The file without loops, of the same value by the reference."""
+    other = unrolled(file)
+    assert not has_loops(other)
+    expected = value(file, "cost", {}, params_of(file))
+    assert value(other, "cost", {}, params_of(other)) == pytest.approx(expected, rel=1e-9)
+    return other
+
+
+@few
+@given(with_loops)
+def test_loops_are_what_they_are_written_out(file):
+    """`scan` is its steps one after the other, a plate its lanes: law, density, cost, gradient."""
+    compare(with_its_loops_written_out(file))
+    compare(file)
+
+
+@few
+@given(enumerated.filter(has_loops))
+def test_enumerated_loops_are_what_they_are_written_out(file):
+    """Where both can be summed, value and gradient are equal; no draws."""
+    other = with_its_loops_written_out(file)
+    try:
+        found = [estimates(f, 1, 0) for f in (file, other)]
+    except CannotEnumerate:
+        return
+    (a, da), (b, db) = found
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    assert da.keys() == db.keys()
+    for name in da:
+        np.testing.assert_allclose(da[name], db[name], rtol=1e-4, atol=1e-4)
+
+
 LOOP = """
 guide q() {{
   param t: unit_interval = 0.3
@@ -176,6 +215,24 @@ def test_many(part):
     @given(programs(bits=7))
     def run(file):
         kinds[compare(file).kind] += 1
+
+    run()
+    print(f"part {part}: {dict(kinds)}")
+    jax.clear_caches()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("part", range(4))
+def test_many_written_out(part):
+    """250 programs with loops each, and the same without; 5 minutes of CPU."""
+    kinds = Counter()
+
+    @seed(part)
+    @settings(few, max_examples=250, derandomize=False)
+    @given(with_loops)
+    def run(file):
+        kinds[compare(with_its_loops_written_out(file)).kind] += 1
+        compare(file)
 
     run()
     print(f"part {part}: {dict(kinds)}")
