@@ -27,7 +27,7 @@ _Env = Mapping[str, _Made]
 
 def unrolled(file: ast.File) -> ast.File:
     """The file's guide, model and objective without loops: the same law, density and cost."""
-    *programs, objective = file.declarations
+    *programs, objective = (d for d in file.declarations if isinstance(d, ast.Program))
     sizes = _sizes(programs[0].body.statements)
     written = [replace(p, body=_block(p.body.statements, {}, ())) for p in programs]
     return ast.File((*written, _with_fields(objective, sizes)))
@@ -80,7 +80,8 @@ def _loop(
     loop: ast.Plate | ast.Scan, env: _Env, run: tuple[int, ...]
 ) -> tuple[list[ast.Statement], _Env]:
     out: list[ast.Statement] = []
-    state = {a.name: a.value for a in loop.state} if isinstance(loop, ast.Scan) else {}
+    first = loop.state if isinstance(loop, ast.Scan) else ()
+    state = {a.name: a.value for a in first if a.name is not None}
     ends: list[_Env] = []
     inside, size = env, _number(loop.size)
     for k in range(size + 1):
