@@ -34,16 +34,21 @@ def _elementwise(eqn: Eqn, vals: Sequence[Val]) -> list[Val] | None:
         return None
     shape = np.broadcast_shapes(*(v.shape for v in vals))
     whole = (next(v.array.shape[0] for v in vals if v.axes), *shape)
-    arrays = [
-        distinct(np.broadcast_to(np.asarray(v.array), (*whole[: len(v.axes)], *shape)))
-        for v in vals
-    ]
+    arrays = [distinct(_laid(v, whole)) for v in vals]
     core = np.broadcast_shapes(*(a.shape for a in arrays))
     if math.prod(core) > _MOST:
         return None
     with jax.ensure_compile_time_eval():
         outs = eqn.run([np.broadcast_to(a, core) for a in arrays])
     return [Val(np.broadcast_to(np.asarray(x), whole), axes) for x in outs]
+
+
+def _laid(val: Val, whole: tuple[int, ...]) -> np.ndarray:
+    """The table broadcast to a shape; a scalar may decide for a whole array (`select_n`)."""
+    lead, rank = len(val.axes), len(whole) - 1
+    missing = range(lead, lead + rank - len(val.shape))
+    array = np.expand_dims(np.asarray(val.array), tuple(missing))
+    return np.broadcast_to(array, (*whole[:lead], *whole[1:]))
 
 
 def _broadcast(eqn: Eqn, vals: Sequence[Val]) -> list[Val] | None:

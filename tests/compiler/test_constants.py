@@ -5,8 +5,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
-from ppl import categorical, param, vi
+from ppl import categorical, flip, param, unit_interval, vi
 from ppl._compat import sub_jaxprs
 from ppl.compiler.tables import as_array, distinct
 
@@ -54,3 +55,16 @@ def test_one_lookup_for_all_lanes():
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     np.testing.assert_allclose(grad["rows"], expected_grad, rtol=1e-5)
     assert set(lookups(jax.make_jaxpr(run)(params).jaxpr)) == {VALUES}
+
+
+def test_one_choice_decides_for_a_whole_array():
+    """A scalar predicate of `select_n` is a table of less rank than its cases."""
+
+    def objective():
+        on = flip.enum(param("p", 0.3, support=unit_interval))
+        row = lax.select(on, jnp.array([1.0, 2.0, 4.0]), jnp.zeros(3))
+        return jnp.sum(row**2)
+
+    est = vi.compile(objective)
+    value, grad = est.value_and_grad(jax.random.key(0), est.init(jax.random.key(0)))
+    np.testing.assert_allclose([value, grad["p"]], [0.3 * 21.0, 21.0], rtol=1e-5)

@@ -14,11 +14,11 @@ from ppl.lang.family import Family, Relaxation
 from ppl.lang.supports import integer_interval, one_hot
 
 
-def log_probs_of(logits: Alternative, probs: Alternative) -> Array:
-    """Log-probabilities along the last axis; -inf where the probability is zero."""
+def log_probs_of(logits: Alternative, probs: Alternative, axis: int = -1) -> Array:
+    """Log-probabilities along an axis; -inf where the probability is zero."""
     if probs is not None:
         return safe_log(probs)
-    return jax.nn.log_softmax(logits, -1)
+    return jax.nn.log_softmax(logits, axis)
 
 
 def _sample(
@@ -41,8 +41,9 @@ def _log_density(value: Array, logits: Alternative = None, probs: Alternative = 
 
 
 def _log_probabilities(logits: Alternative = None, probs: Alternative = None) -> Array:
-    log_p = jnp.moveaxis(log_probs_of(logits, probs), -1, 0)
-    return only_if_possible(jnp.ones((), bool), log_p)
+    # Over the leading axis the sums run over whole vectors of lanes, over a short last one not.
+    moved = (None if x is None else jnp.moveaxis(x, -1, 0) for x in (logits, probs))
+    return only_if_possible(jnp.ones((), bool), log_probs_of(*moved, axis=0))
 
 
 def _size(params: dict) -> int:

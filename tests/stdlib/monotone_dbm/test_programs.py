@@ -65,7 +65,7 @@ def test_no_product_guide_is_better_than_the_equilibrium():
     q = LAYERS.split(mean_field(energy, clamp, tol=1e-6).value)
     logits = {f"logits of {n}": jnp.log(jnp.maximum(p, 1e-9)) for n, p in q.items()}
     value, gradient = jax.jit(estimator.value_and_grad)(key, logits)
-    np.testing.assert_allclose(value, at_solution, rtol=1e-5)
+    np.testing.assert_allclose(value, at_solution, rtol=1e-5, atol=1e-5)  # of terms about 1
     for leaf in jax.tree.leaves(gradient):
         np.testing.assert_allclose(leaf, 0, atol=2e-5)
     moved = jax.tree.map(lambda x: x + 0.3 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), logits)
