@@ -7,8 +7,10 @@ for `python -m stdlib.NAME [--smoke] [--outputs FOLDER]`, which fails if a claim
 from __future__ import annotations
 
 import argparse
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +100,8 @@ def run_as_script(main: Experiment, title: str) -> None:
     jax.config.update("jax_compilation_cache_dir", str(CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_disable_most_optimizations", options.smoke)
+    # Drawing is imported beside the first compilation, which leaves the interpreter to others.
+    threading.Thread(target=import_module, args=("matplotlib.figure",), daemon=True).start()
     claims = main(options.smoke, options.outputs)
     print_claims(title, claims)
     if not all(claim.met for claim in claims):

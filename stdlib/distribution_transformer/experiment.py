@@ -6,6 +6,7 @@ or a grid) or importance sampling and particle filters that get as near.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -88,8 +89,12 @@ def train(task: tasks.Task, components: int, run: Run, **options: Any) -> Traine
 
 def simulate(task: tasks.Task, n: int, key: int = 100) -> Any:
     """Choices of n problems."""
-    keys = jax.random.split(jax.random.key(key), n)
-    return jax.jit(jax.vmap(seed(lambda: sim(task.joint)()[0])))(keys)
+    return _simulator(task)(jax.random.split(jax.random.key(key), n))
+
+
+@functools.cache
+def _simulator(task: tasks.Task) -> Callable[[Any], Any]:
+    return jax.jit(jax.vmap(seed(lambda: sim(task.joint)()[0])))
 
 
 def log_posteriors(trained: Trained) -> Callable[[Any], Any]:
@@ -155,7 +160,7 @@ def conjugate(run: Run, blind_run: Run | None, smoke: bool) -> tuple[list[Claim]
     twin = None if blind_run is None else train(tasks.variance, 5, blind_run, blind=True)
     nets = [dt.net] if twin is None else [dt.net, twin.net]
     prior_gap, matched, unmoved, *found = divergences(nets)
-    phi = simulate(tasks.variance, 4_000, key=5)
+    phi = simulate(tasks.variance, run.problems if smoke else 4_000, key=5)
     alphas, betas = jnp.exp(phi["log_alpha"]), jnp.exp(phi["log_beta"])
     u = jnp.log(c["x"][:, 0])
     best_blind = jax.jit(jax.vmap(references.prior_information, (0, 0, None, None)))
@@ -419,7 +424,7 @@ def main(smoke: bool, folder: Path) -> list[Claim]:
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     axes = figure.subplots(1, 3)
     if smoke:
-        claims, (dt, c) = conjugate(Run(200, 128, 100), None, smoke)
+        claims, (dt, c) = conjugate(Run(200, 64, 100), None, smoke)
         plot_conjugate(axes[0], dt, c)
         axes[1].plot(dt.fit.losses, lw=0.5)
         axes[1].set(title="objective, negated", xlabel="step", ylabel="nats")

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ppl import density, gen, normal, param, sim, vi
+from stdlib.digits import load_digits
 from stdlib.fractional_sde import exact
 from stdlib.fractional_sde.controls import (
     affine_control,
@@ -172,11 +173,8 @@ def make_videos(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
     The digits of odd seeds are others than those of even ones.
     """
-    from sklearn.datasets import load_digits
-
     rng = np.random.default_rng(seed)
-    data: Any = load_digits()
-    digits = np.asarray(data.images, np.float32)[seed % 2 :: 2] / 16
+    digits = load_digits()[0][seed % 2 :: 2] / 16
     covariance = exact.covariance("II", TRUE_HURST, TIMES)
     moves = rng.multivariate_normal(np.zeros(FRAMES), covariance, size=(count, 2))
     places = rng.standard_normal((count, 1, 2))

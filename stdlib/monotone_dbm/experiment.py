@@ -18,6 +18,7 @@ import optax
 from jaxtyping import Array, ArrayLike
 
 from ppl import Anderson, bind_params, vi
+from stdlib.digits import load_digits
 from stdlib.monotone_dbm.baselines import Restricted, regress, regression_objective
 from stdlib.monotone_dbm.coupling import Dense, check_coupling, monotone, same_node
 from stdlib.monotone_dbm.equilibrium import Clamp, Energy, mean_field, parallel, residual
@@ -79,9 +80,9 @@ def infer(smoke: bool) -> tuple[list[Claim], dict[str, np.ndarray]]:
 
 
 def random_energy(rng: np.random.Generator, layers: Layers, margin: float) -> Energy:
-    weight = jnp.asarray(rng.normal(size=(layers.size, layers.size)))
-    phi = monotone((Dense(weight),), layers, margin)
-    return Energy.of(phi, jnp.asarray(rng.normal(size=layers.size)), layers)
+    weight, bias = rng.normal(size=(layers.size, layers.size)), rng.normal(size=layers.size)
+    made = lambda w, b: Energy.of(monotone((Dense(w),), layers, margin), b, layers)
+    return jax.jit(made)(weight, bias)
 
 
 def unique(instances: int, starts: int) -> tuple[list[float], list[float], list[float]]:
@@ -118,24 +119,30 @@ def coordinate_ascent(energy: Energy, q: Array, clamp: Clamp, sweeps: int = 300)
 def frustrated(steps: int = 400) -> dict[str, np.ndarray]:
     """Sixteen nodes that all want to differ: the change of q in each step."""
     layers = Layers({"x": Layer(16, 2)})
-    phi = monotone((Dense(3 * jnp.tile(jnp.array([1.0, -1.0]), 16)[None]),), layers, 0.1)
-    bias = 0.1 * jnp.asarray(np.random.default_rng(1).normal(size=32))
-    energy, clamp = Energy.of(phi, bias, layers), layers.clamp({})
-    updates: dict[str, Callable[[Array], Array]] = {
-        "parallel": lambda q: parallel(energy, q, clamp),
-        "averaged": lambda q: 0.5 * q + 0.5 * parallel(energy, q, clamp),
-        "forward-backward": lambda q: energy.forward_backward(q, clamp),
-    }
+    weight = 3 * np.tile([[1.0, -1.0]], 16)
+    bias = 0.1 * np.random.default_rng(1).normal(size=32)
+    clamp = layers.clamp({})
 
-    def changes(update: Callable[[Array], Array]) -> Array:
-        def one(q: Array, _: None) -> tuple[Array, Array]:
-            new = update(q)
-            return new, jnp.max(jnp.abs(new - q))
+    @jax.jit
+    def run() -> dict[str, Array]:
+        phi = monotone((Dense(jnp.asarray(weight)),), layers, 0.1)
+        energy = Energy.of(phi, jnp.asarray(bias), layers)
+        updates: dict[str, Callable[[Array], Array]] = {
+            "parallel": lambda q: parallel(energy, q, clamp),
+            "averaged": lambda q: 0.5 * q + 0.5 * parallel(energy, q, clamp),
+            "forward-backward": lambda q: energy.forward_backward(q, clamp),
+        }
 
-        return jax.lax.scan(one, energy.uniform(clamp), None, steps)[1]
+        def changes(update: Callable[[Array], Array]) -> Array:
+            def one(q: Array, _: None) -> tuple[Array, Array]:
+                new = update(q)
+                return new, jnp.max(jnp.abs(new - q))
 
-    paths = jax.jit(lambda: {name: changes(update) for name, update in updates.items()})()
-    return {name: np.asarray(path) for name, path in paths.items()}
+            return jax.lax.scan(one, energy.uniform(clamp), None, steps)[1]
+
+        return {name: changes(update) for name, update in updates.items()}
+
+    return {name: np.asarray(path) for name, path in run().items()}
 
 
 def several(scale: float, draws: int = 10, starts: int = 30) -> float:
@@ -188,12 +195,9 @@ class Digits(NamedTuple):
 
 
 def digits() -> Digits:
-    from sklearn.datasets import load_digits
-
-    data: Any = load_digits()
-    order = np.random.default_rng(0).permutation(1797)
-    x = (data.images.reshape(-1, 64) > 7).astype(np.int32)[order]
-    y = data.target.astype(np.int32)[order]
+    images, labels = load_digits()
+    order = np.random.default_rng(0).permutation(len(labels))
+    x, y = (images.reshape(-1, 64) > 7).astype(np.int32)[order], labels[order]
     seen = np.random.default_rng(7).random((397, 64)) < KEEP
     return Digits(x[:1400], y[:1400], x[1400:], y[1400:], seen)
 

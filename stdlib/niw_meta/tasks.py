@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from stdlib.digits import load_digits
+
 NOISE = 0.3
 """Standard deviation of the observations of both regressions."""
 
@@ -87,11 +89,9 @@ def digit_tasks(count: int, digits: tuple[int, ...], seed: int) -> DigitTasks:
     A class is one of `digits` under one of the 8 symmetries of the square (as Omniglot's classes
     are turned to have more of them); the classes of a task are different digits.
     """
-    from sklearn.datasets import load_digits
-
     rng = np.random.default_rng(seed)
-    images, targets = load_digits(return_X_y=True)
-    upright = (images / 16).astype(np.float32).reshape(-1, 8, 8)
+    images, targets = load_digits()
+    upright = images / 16
     turned = [np.rot90(upright, k, (1, 2)) for k in range(4)]
     classes = np.stack([*turned, *(np.swapaxes(t, 1, 2) for t in turned)]).reshape(8, -1, 64)
     rows = [np.flatnonzero(targets == d) for d in digits]
