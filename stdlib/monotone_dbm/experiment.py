@@ -291,7 +291,7 @@ def learn(smoke: bool) -> tuple[list[Claim], tuple[Digits, dict[str, Scores]]]:
     if smoke:
         machines = {
             "machine, 32 hidden, tangent": train_machine(
-                data, dense(32), 60, tangent=True, rate=1e-2
+                data, dense(32), 40, tangent=True, rate=1e-2
             )
         }
     else:

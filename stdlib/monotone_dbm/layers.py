@@ -96,8 +96,12 @@ class Layers(dict[str, Layer]):
             if name not in self or name not in values:
                 raise ShapeError(f"the machine has no observed layer {name!r}")
         for name, layer in self.items():
-            value = jnp.asarray(values.get(name, jnp.zeros(layer.nodes, int)))
-            known = jnp.asarray((seen or {}).get(name, jnp.full(layer.nodes, name in values)))
+            if name not in values:
+                given[name] = np.zeros((layer.nodes, layer.states))
+                flags[name] = np.zeros(given[name].shape, bool)
+                continue
+            value = jnp.asarray(values[name])
+            known = jnp.asarray((seen or {}).get(name, np.ones(layer.nodes, bool)))
             shape, found = (layer.nodes,), f"{value.shape} and {known.dtype}{known.shape}"
             if not (value.shape == known.shape == shape and known.dtype == bool):
                 raise ShapeError(
