@@ -54,6 +54,42 @@ def scan(
     return jax.tree.unflatten(jax.tree.structure(out), leaves)
 
 
+def scan_and_constants(
+    step: Callable[[Any, Any], tuple[Any, Any]],
+    init: Any,
+    xs: Any,
+    *,
+    length: int,
+    reverse: bool = False,
+    unroll: int | bool = 1,
+) -> tuple[Any, Any, list[bool]]:
+    """`jax.lax.scan`, and for each leaf of the stacked outputs whether all steps give the same, as
+    it rests on nothing that changes."""
+    slices = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
+    jaxpr, out, _ = _compat.stage(step, init, slices)
+    start, structure = jax.tree.leaves(init), jax.tree.structure(out)
+    n = len(start)
+
+    def run(state: list[Any], values: list[Any]) -> tuple[list[Any], list[Any]]:
+        env = dict(zip(jaxpr.constvars, jaxpr.consts, strict=True))
+        env.update(zip(jaxpr.invars, [*state, *values], strict=True))
+        _evaluate(jaxpr.eqns, env)
+        outs = [_read(env, a) for a in jaxpr.outvars]
+        return outs[:n], outs[n:]
+
+    leaves = lax.scan(
+        run, start, jax.tree.leaves(xs), length=length, reverse=reverse, unroll=unroll
+    )
+    last, ys = jax.tree.unflatten(structure, [*leaves[0], *leaves[1]])
+    changing = {c for c, a in zip(jaxpr.invars, jaxpr.outvars, strict=False) if c is not a}
+    changing.update(jaxpr.invars[n:])
+    for eqn in jaxpr.eqns:
+        if _compat.has_side_effects(eqn) or not changing.isdisjoint(_variables(eqn.invars)):
+            changing.update(eqn.outvars)
+    same = [isinstance(a, Literal) or a not in changing for a in jaxpr.outvars[n:]]
+    return last, ys, same
+
+
 class _Fission:
     """One loop being run.
 

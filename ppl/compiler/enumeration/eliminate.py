@@ -159,7 +159,8 @@ class Recursion:
         reverse: whether the steps run backwards.
         states: `[steps, *given, *bases, *plates]`, log-weights of all before each step, by what the
             step remembers.
-        tables: `[steps, *given, *remembered, *bases, *plates]`.
+        tables: `[steps, *given, *remembered, *bases, *plates]`, log-weights that link a step with
+            what it remembers.
         last: `[*given, *bases, *plates]`, log-weights after the last step.
     """
 
@@ -200,12 +201,13 @@ class Elimination:
     ):
         self.plates = _Plates()
         self.lanes: dict[Name, int] = {}
+        self.lengths: dict[Plate, int] = {}
         self.sizes: dict[Name, int] = {}
         self.starts: dict[Name, Name] = {}
         self.first: dict[Name, int] = {}
         for table in tables:
             _check_apart(table, lanes_of)
-        named = [self._named(t, size_of) for t in tables]
+        named = [self._named(t, size_of, lanes_of) for t in tables]
         for source, start in starts.items():
             past = _canonical(source, (None,) * len(lanes_of(source)))[0]
             assert isinstance(past, Before)
@@ -226,7 +228,12 @@ class Elimination:
             self._add(self._factor(table, lanes))
         self._run()
 
-    def _named(self, table: Table, size_of: Callable[[Source], int]) -> dict[Name, Alignment]:
+    def _named(
+        self,
+        table: Table,
+        size_of: Callable[[Source], int],
+        lanes_of: Callable[[Source], tuple[int, ...]],
+    ) -> dict[Name, Alignment]:
         """The table's choices by canonical name; joins the plates of lanes that it aligns."""
         lanes = dict(_canonical(a, table.lanes[a]) for a in table.axes)
         if len(lanes) != len(table.axes):
@@ -244,7 +251,20 @@ class Elimination:
                     along.setdefault(entry.axis, []).append(plate)
         for plates in along.values():
             self.plates.join(plates)
+        for source in table.axes:
+            name, sizes = _canonical(source, lanes_of(source))
+            self.lengths.update(zip(lane_axes(name, len(sizes)), sizes, strict=True))
         return lanes
+
+    def _length(self, plate: Plate) -> int:
+        """Along a plate; a table in which nothing varies along it may have length 1 there."""
+        root = self.plates.root(plate)
+        return max(n for p, n in self.lengths.items() if self.plates.root(p) == root)
+
+    def _in_full(self, array: Array, axes: Sequence[Name], plates: Sequence[Plate]) -> Array:
+        """`array[*axes, *plates]` with all entries along the plates."""
+        lead = array.shape[: len(axes)]
+        return jnp.broadcast_to(array, (*lead, *map(self._length, plates)))
 
     def _factor(self, table: Table, lanes: Mapping[Name, Alignment]) -> Factor:
         names, lead = tuple(lanes), len(table.axes)
@@ -267,7 +287,8 @@ class Elimination:
         inside = {p for a in factor.axes for p in self._plates_of(a)}
         gone = [i for i, p in enumerate(factor.plates) if p not in inside]
         lead = len(factor.axes)
-        array = jnp.sum(factor.array, tuple(lead + i for i in gone))
+        array = self._in_full(factor.array, factor.axes, factor.plates) if gone else factor.array
+        array = jnp.sum(array, tuple(lead + i for i in gone))
         kept = tuple(p for p in factor.plates if p in inside)
         if factor.axes:
             self.factors.append(Factor(array, factor.axes, kept))
@@ -296,11 +317,8 @@ class Elimination:
         return factors, axes, plates
 
     def _entries(self, factors: Sequence[Factor], axes: Sequence[Name]) -> int:
-        lengths = {
-            p: n for f in factors for p, n in zip(f.plates, f.array.shape[len(f.axes) :],
-            strict=True)
-        }  # fmt: skip
-        return math.prod(self.sizes[a] for a in axes) * math.prod(lengths.values())
+        plates = {p for f in factors for p in f.plates}
+        return math.prod(self.sizes[a] for a in axes) * math.prod(map(self._length, plates))
 
     def _choices(self) -> Iterable[tuple[int, Callable[[], None]]]:
         """Choices that can be summed out now: (size of the table, what to do)."""
@@ -331,6 +349,7 @@ class Elimination:
     ) -> None:
         self.factors = [f for f in self.factors if f not in factors]
         total = functools.reduce(jnp.add, [f.laid(axes, plates) for f in factors])
+        total = self._in_full(total, axes, plates)
         self.trail.append(Summed(name, total, tuple(axes), tuple(plates)))
         rest = tuple(a for a in axes if a != name)
         self._add(Factor(log_sum_exp(total, axes.index(name)), rest, tuple(plates)))
@@ -373,24 +392,35 @@ class Elimination:
         self.sizes.update((before[b], self.sizes[b]) for b in bases)
         rest = [p for p in plates if p != plate]
         first, given = self._first(bases, before, others, rest)
-        axes = [*given, *before.values(), *bases]
-        total = functools.reduce(jnp.add, [f.laid(axes, [plate, *rest]) for f in factors])
-        total = jnp.broadcast_to(total, (*(self.sizes[a] for a in axes), *total.shape[len(axes) :]))
         lead = len(given)
-        over = tuple(range(lead, lead + len(bases)))
+        remembered = tuple(range(lead, lead + len(bases)))
+        dtype = jnp.result_type(*(f.array for f in factors))
 
-        def step(state: Array, table: Array) -> tuple[Array, Array]:
-            axes = tuple(range(lead + len(bases), lead + 2 * len(bases)))
-            return log_sum_exp(jnp.expand_dims(state, axes) + table, over), state
+        def total(factors: Sequence[Factor], axes: list[Name]) -> Array:
+            """`[plate, *axes, *rest]`; of length 1 along the plate if all steps are the same."""
+            laid = [f.laid(axes, [plate, *rest]) for f in factors]
+            nothing = jnp.zeros((1,) * (len(axes) + 1 + len(rest)), dtype)
+            array = functools.reduce(jnp.add, laid, nothing)
+            lanes = (array.shape[len(axes)], *map(self._length, rest))
+            array = jnp.broadcast_to(array, (*(self.sizes[a] for a in axes), *lanes))
+            return jnp.moveaxis(array, len(axes), 0)
 
-        steps = jnp.moveaxis(total, len(axes), 0)
-        sizes = [
-            n
-            for i, n in enumerate(steps.shape[1:])
-            if i not in range(lead + len(bases), lead + 2 * len(bases))
-        ]
-        first = jnp.broadcast_to(first, sizes)
-        last, states = lax.scan(step, first.astype(total.dtype), steps, reverse=reverse)
+        # What a step does not remember for is added once its past is summed out.
+        linked = [f for f in factors if not set(before.values()).isdisjoint(f.axes)]
+        links = total(linked, [*given, *before.values(), *bases])
+        own = total([f for f in factors if f not in linked], [*given, *bases])
+        scanned = [None if table.shape[0] == 1 else table for table in (links, own)]
+
+        def step(state: Array, slices: list[Array | None]) -> tuple[Array, Array]:
+            every = zip((links, own), slices, strict=True)
+            link, more = (table[0] if one is None else one for table, one in every)
+            state_and_past = jnp.expand_dims(state, tuple(i + len(bases) for i in remembered))
+            return log_sum_exp(state_and_past + link, remembered) + more, state
+
+        first = jnp.broadcast_to(first, own.shape[1:]).astype(dtype)
+        length = self._length(plate)
+        last, states = lax.scan(step, first, scanned, length=length, reverse=reverse)
+        steps = jnp.broadcast_to(links, (length, *links.shape[1:]))
         ends = tuple(Last(b, lane[b], reverse) for b in bases)
         starts = tuple(self.starts.get(b) for b in bases)
         names = tuple(bases), starts, ends, tuple(given)

@@ -20,7 +20,7 @@ from jax import lax
 from jaxtyping import Array
 
 from ppl import _compat
-from ppl.compiler import constants
+from ppl.compiler import constants, fission
 from ppl.compiler.influence import (
     Alignment,
     Along,
@@ -51,7 +51,8 @@ class Table:
     """A table of log-weights or log-probabilities.
 
     Attributes:
-        array: `[*axes, *dims]`; entries along the dims are separate terms.
+        array: `[*axes, *dims]`; entries along the dims are separate terms. Of size 1 along the
+            steps of a loop that all have the same.
         axes: the choices.
         lanes: for each choice, where its lanes run among the dims.
         about: what is tabulated: a cost, or a choice's log-probability.
@@ -285,9 +286,9 @@ class _Run:
                 [_like(self.estimate(body.outs[i]), body.ins[i]) for i in summed],
             )
             return carry, (
+                [t.array for t in made["tables"]],
                 [jnp.asarray(v.array) for v in ys],
                 [jnp.asarray(self.estimate(body.outs[i])) for i in totals],
-                [t.array for t in made["tables"]],
             )
 
         back = {start: state for state, start in self.analysis.starts.get(eqn, {}).items()}
@@ -306,19 +307,20 @@ class _Run:
             [jnp.moveaxis(jnp.asarray(v.array), len(v.axes), 0) for v in inputs],
             [outer[v] for v in costs],
         )
-        same = {name: eqn.params[name] for name in ("length", "reverse", "unroll")}
-        last, ys = lax.scan(step, init, xs, **same)
+        options = {name: eqn.params[name] for name in ("length", "reverse", "unroll")}
+        last, ys, same = fission.scan_and_constants(step, init, xs, **options)
         self.offsets = outer
         self.env.update(
             (eqn.outs[i], self._last(eqn, i, array, axes[i]))
             for i, array in (*tables.items(), *zip(carried, last[0], strict=True))
         )
         self.sums.update((eqn.outs[i], a) for i, a in zip(summed, last[1], strict=True))
-        for i, array, names in zip(stacked, ys[0], made["stacked"], strict=True):
+        for i, array, names in zip(stacked, ys[1], made["stacked"], strict=True):
             named = tuple(stack_axis(eqn, local, a, ())[0] for a in names)
             self.env[eqn.outs[i]] = Val(jnp.moveaxis(array, 0, len(names)), named)
-        self.sums.update((eqn.outs[i], a) for i, a in zip(totals, ys[1], strict=True))
-        for table, array in zip(made["tables"], ys[2], strict=True):
+        self.sums.update((eqn.outs[i], a) for i, a in zip(totals, ys[2], strict=True))
+        for table, array, constant in zip(made["tables"], ys[0], same, strict=False):
+            array = array[:1] if constant else array
             lanes = dict(stack_axis(eqn, local, a, table.lanes[a]) for a in table.axes)
             names = tuple(stack_axis(eqn, local, a, ())[0] for a in table.axes)
             array = jnp.moveaxis(array, 0, len(names))
