@@ -539,3 +539,37 @@ def test_estimates_inside_stay_random():
         np.log(0.3) + log_normal(0.5, 1.0, two), np.log(0.7) + log_normal(0.5, -1.0, two)
     )
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_steps_that_are_all_the_same_count_each():
+    """Tables of a loop that rest on nothing that changes: independent choices, and a chain."""
+
+    @gen
+    def model():
+        outer = flip(param("p", 0.3)) @ "outer"
+
+        def step(last, _):
+            apart = flip(jnp.where(outer, 0.2, 0.7)) @ "apart"
+            normal(jnp.where(apart, 1.0, -1.0), 1.0) @ "y"
+            now = flip(jnp.where(last, 0.8, 0.4)) @ "linked"
+            normal(param("mu", 0.5) * now, 1.0) @ "x"
+            return now, None
+
+        scan(gen(step), length=4)(True) @ "steps"
+
+    y, x = 0.6, 1.1
+
+    def dense(mu, p):
+        def step(outer):
+            q = jnp.array([0.7, 0.2])[outer]
+            return jnp.log((1 - q) * jnp.exp(log_normal(y, -1.0)) + q * jnp.exp(log_normal(y, 1.0)))
+
+        stay = jnp.log(jnp.array([[0.6, 0.4], [0.2, 0.8]]))
+        state = jnp.array([-jnp.inf, 0.0])
+        for _ in range(4):
+            state = logsumexp(state[:, None] + stay, 0) + log_normal(x, jnp.array([0.0, mu]))
+        outer = logsumexp(jnp.log(jnp.array([1 - p, p])) + 4 * jnp.array([step(0), step(1)]))
+        return outer + logsumexp(state)
+
+    observed = {"steps": {"y": jnp.full(4, y), "x": jnp.full(4, x)}}
+    check(model, observed, dense, {"mu": 0.5, "p": 0.3})
