@@ -8,10 +8,13 @@ NumPyro's `svi.run`. `variance`: all gradient strategies on six programs, varian
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import time
 import warnings
 from pathlib import Path
+
+import jax
 
 from benchmarks import fit_speed, growth, training, variance
 from benchmarks.report import console, machine
@@ -48,6 +51,8 @@ def run(name: str, options: argparse.Namespace) -> None:
         console.print(suite.table(found[part]))
         found = {part: found[part] for part in suite.names if part in found}
         path.write_text(json.dumps({"machine": machine(), name: found}, indent=2))
+        jax.clear_caches()  # the programs of all parts together take more memory than there is
+        gc.collect()
     if suite.figure is not None:
         suite.figure(list(found.values()), options.outputs / f"{name}.png")
     console.print(f"{name}: {time.perf_counter() - began:.0f} s, written to {path}")

@@ -13,6 +13,19 @@ from ppl.lang.seed import Keys
 from ppl.lang.staged import Eqn
 
 
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """The law of a Markov chain's state, where it depends on no outer choice.
+
+    Attributes:
+        before: `[steps, states, *lanes]`, probabilities before each step.
+        last: `[states, *lanes]`, after the last one.
+    """
+
+    before: Array
+    last: Array
+
+
 @dataclass(eq=False)
 class Frame:
     """What a block sees: log-probabilities and probability tables of the draws so far."""
@@ -25,6 +38,9 @@ class Frame:
     transitions: dict[Source, Factor] = field(default_factory=dict)
     """of Markov chains made by earlier loops: each step's table given the step before"""
 
+    chains: dict[Source, Chain] = field(default_factory=dict)
+    """the laws of these chains, where they are known"""
+
     steps: dict[Eqn, Any] = field(default_factory=dict)
     """the current step of each loop around this block"""
 
@@ -35,5 +51,6 @@ class Frame:
             dict(self.factors),
             dict(self.joints),
             dict(self.transitions),
+            dict(self.chains),
             dict(self.steps),
         )

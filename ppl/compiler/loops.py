@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array
 
 from ppl.compiler import fission
-from ppl.compiler.frame import Frame
+from ppl.compiler.frame import Chain, Frame
 from ppl.compiler.influence import (
     Alignment,
     Along,
@@ -54,7 +54,9 @@ class Loop:
         constant_xs: scanned arrays that are the same in each step: what a step sees.
         tables: carries that are, from the first step to the last, the table of all values of an
             enumerated choice: what a step then computes from it, it computes once for all steps.
-        first: of a state whose loop starts from a known value, where that is in its table.
+        first: of a state that starts from a known value, where that is in its table.
+        known: the law of the state, if it is a chain that another loop made: then this loop needs
+            no forward recursion of its own.
     """
 
     def __init__(self, lowering: Lowering, eqn: Eqn, frame: Frame):
@@ -87,11 +89,14 @@ class Loop:
         self.entry_axes = {i: self._entry_axes(i) for i in self.plain_carry}
         self.constant_xs = {i: v for i in self.plain_xs if (v := self._constant_slice(i))}
         self.plain_xs = [i for i in self.plain_xs if i not in self.constant_xs]
-        self.first: dict[Source, int] = {}
+        # A chain that another loop made is tabulated by the states of that loop, its start too.
+        read = self._chains_read()
+        self.first = {state: low.chain_starts[chain] for state, chain in read.items()}
         self.tables = {i: t for i in self.plain_carry if (t := self._table(i)) is not None}
         self.carried = [i for i in self.plain_carry if i not in self.tables]
         self.slice_factors = {}
-        self.known = self._known_states()
+        alone = len(self.states) == 1 and not self.given
+        self.known = frame.chains.get(read[self.states[0]]) if alone and read else None
         carry = dict(
             plain=[self._initial_carry(i) for i in self.carried],
             sums=[
@@ -99,10 +104,10 @@ class Loop:
                 for i in self.sums
             ],
             pasts=[self._no_past(s) for s in self.pasts],
-            state=self._initial_state() if self.states and self.known is None else None,
+            state=self._initial_state() if self._recurs else None,
         )
         xs = dict(
-            state=self.known,
+            state=None if self.known is None else self.known.before,
             step=self._steps() if self.draws else None,
             plain=[jnp.moveaxis(*self._scanned(i)) for i in self.plain_xs],
             slices=[self._slice(s) for s in self.slices],
@@ -118,6 +123,11 @@ class Loop:
         )
         frame.keys.skip(eqn)
         self._finish(carry, ys)
+
+    @property
+    def _recurs(self) -> bool:
+        """Whether the state's probabilities are a forward recursion of this loop."""
+        return bool(self.states) and self.known is None
 
     def _steps(self) -> Array:
         steps = jnp.arange(self.eqn.params["length"])
@@ -259,53 +269,47 @@ class Loop:
         sizes = [plan.axis_size(a) for a in axes]
         return jnp.broadcast_to(table, (*sizes, *lanes)).astype(plan.logp_dtype(self.states[0]))
 
-    def _known_states(self) -> Array | None:
-        """`[steps, state, *lanes]`: probabilities before each step, if another loop made the chain.
+    def _chains_read(self) -> dict[Source, Source]:
+        """Of the states, those that are steps of a chain that another loop made; and that chain."""
+        found: dict[Source, Source] = {}
+        for state in self.states:
+            match state:
+                case Past(_, Sliced(_, chain, _) as step) if self._is_chain(step):
+                    found[state] = chain
+        return found
 
-        With them this loop needs no forward recursion of its own.
-        """
-        if len(self.states) != 1 or self.given or self.eqn.params["reverse"]:
-            return None
-        table = self._chain_table()
-        if table is None or self.low.analysis.starts.get(self.eqn):
-            return None
-        return jnp.concatenate([self._initial_state()[None], table[:-1]])
-
-    def _last_known(self) -> Array:
-        table = self._chain_table()
-        assert table is not None
-        return table[-1]
-
-    def _chain_table(self) -> Array | None:
-        """`[steps, state, *lanes]`: probabilities after each step, if the state is such a chain."""
-        source = self.states[0].inner
-        if source not in self.slices or not self.low.plan.is_chain(source):
-            return None
-        factor = self.frame.factors.get(source.inner)
-        if factor is None or factor.table.axes != (source.inner,):
-            return None
-        lane = factor.lanes[source.inner][source.lane].axis
-        return jnp.moveaxis(factor.table.array, 1 + lane, 0)
+    def _is_chain(self, source: Source) -> bool:
+        return source in self.slices and self.low.plan.is_chain(source)
 
     def _lanes_of(self, source: Source) -> Alignment:
         return tuple(Along(i) for i in range(len(source_lanes(source, self.low.plan.lane_sizes))))
 
     def _weights(
-        self, axes: tuple[Source, ...], wanted: dict[Source, Alignment], frame: Frame, ndim: int
+        self,
+        axes: tuple[Source, ...],
+        wanted: dict[Source, Alignment],
+        frame: Frame,
+        ndim: int,
+        joints: dict[Any, Array] | None = None,
     ) -> Array:
-        """Joint probability of `axes` given the outer choices `self.given`."""
+        """Joint probability of `axes` given the outer choices `self.given`.
+
+        Args:
+            joints: those computed so far in this frame.
+        """
 
         ones = {g: always(g, self.low.plan.axis_size(g)) for g in self.given}
         try:
             wanted = {**self.given, **wanted}
-            return weights(axes, wanted, ndim, {**frame.factors, **ones}, {})
+            known = {**frame.factors, **ones}
+            return weights(axes, wanted, ndim, known, {} if joints is None else joints)
         except Conflict as conflict:
             raise self.low.refuse(conflict, self.eqn.where) from conflict
 
     def _slice(self, source: Sliced) -> Array:
         """What each step sees of an outer choice's log-probability or probabilities."""
         if source in self.low.plan.tabulated:
-            chain = self.low.plan.is_chain(source)
+            chain = self._is_chain(source)
             known = self.frame.transitions if chain else self.frame.factors
             factor = known[source.inner]
             lane = factor.lanes[source.inner][source.lane].axis
@@ -339,6 +343,7 @@ class Loop:
         for source, array in zip(self.slices, x["slices"], strict=True):
             self._publish_slice(frame, source, array)
         low.block(body, frame)
+        joints: dict[Any, Array] = {}
         after = dict(
             plain=[self._leaving(i) for i in self.carried],
             sums=[
@@ -349,9 +354,9 @@ class Loop:
                 a + spread(frame.logp[p.inner], self._past_axes(p))
                 for a, p in zip(carry["pasts"], self.pasts, strict=True)
             ],
-            state=self._next_state(frame) if self.states and self.known is None else None,
+            state=self._next_state(frame, joints) if self._recurs else None,
         )
-        ys = self._outputs(frame)
+        ys = self._outputs(frame, joints) | dict(before=carry["state"] if self.chains else None)
         low.asides = asides
         return after, ys
 
@@ -409,16 +414,16 @@ class Loop:
         sizes = [self.low.plan.axis_size(a) for a in axes]
         return jnp.broadcast_to(spread(renamed, axes), (*sizes, *aval.shape)).astype(aval.dtype)
 
-    def _next_state(self, frame: Frame) -> Array:
+    def _next_state(self, frame: Frame, joints: dict[Any, Array]) -> Array:
         now = tuple(s.inner for s in self.states)
         wanted = {s: self._lanes_of(s) for s in now}
         lanes = self._state_lanes()
-        table = self._weights((*self.given, *now), wanted, frame, len(lanes))
+        table = self._weights((*self.given, *now), wanted, frame, len(lanes), joints)
         sizes = [self.low.plan.axis_size(a) for a in (*self.given, *now)]
         dtype = self.low.plan.logp_dtype(self.states[0])
         return jnp.broadcast_to(table, (*sizes, *lanes)).astype(dtype)
 
-    def _outputs(self, frame: Frame) -> dict[str, Any]:
+    def _outputs(self, frame: Frame, joints: dict[Any, Array]) -> dict[str, Any]:
         low, body = self.low, self.body
         plain = {i: low.read(body.outs[i]) for i in self.plain_ys}
         constant = {i: v for i, v in plain.items() if v.axes and isinstance(v.array, np.ndarray)}
@@ -432,7 +437,7 @@ class Loop:
         if inner:
             wanted = {s: self._lanes_of(s) for s in inner}
             lanes = max((source_lanes(s, low.plan.lane_sizes) for s in inner), key=len)
-            table = self._weights((*self.given, *inner), wanted, frame, len(lanes))
+            table = self._weights((*self.given, *inner), wanted, frame, len(lanes), joints)
         return dict(
             plain=[jnp.asarray(v.array) for v in plain.values()],
             boxed=[low.estimate_of(body.outs[i]) for i in self.boxed_ys],
@@ -486,11 +491,15 @@ class Loop:
     def _publish_probabilities(self, carry: dict[str, Any], ys: dict[str, Any]) -> None:
         eqn, frame = self.eqn, self.frame
         if self.states:
-            state = carry["state"] if self.known is None else self._last_known()
+            state = carry["state"] if self.known is None else self.known.last
             self._publish_state(frame, state, [Final(eqn, s.inner) for s in self.states])
         if self.tabled:
             self._publish_table(ys["table"])
         for source, table in zip(self.chains, ys["transitions"], strict=True):
+            (state,) = self.states
+            self.low.chain_starts[source] = self.first.get(state, 0)
+            if self._recurs and not self.given:
+                frame.chains[source] = Chain(ys["before"], carry["state"])
             before = tuple(Past(eqn, source) for _ in self.states)
             axes = (*self.given, *before, source)
             lanes = tuple(Along(i) for i in range(table.ndim - len(axes)))

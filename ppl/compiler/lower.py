@@ -90,6 +90,8 @@ class Lowering:
         self.boxed: dict[Var, Array] = {}
         self.own_log_density: dict[Eqn, Val] = {}
         """of each choice's value at itself, where its strategy computed that anyway"""
+        self.chain_starts: dict[Source, int] = {}
+        """of Markov chains made by loops, which of its values each starts from"""
         self.state, self.data, self.probe = state or {}, data, probe
         self.seen: dict[str, Any] = {}
         """what was observed on the way, averaged over the steps of loops: by baselines that

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import genjax
 import jax.numpy as jnp
-from genjax.core import GFI, Tr, get_choices
+from genjax.core import GFI, Tr
 from jaxtyping import Array
 
-from ppl.errors import AddressError, UnsupportedError, suggestion
-from ppl.lang.gfi import Combinators, choice_shapes
+from ppl.errors import AddressError, suggestion
+from ppl.lang.gfi import choice_shapes
 from ppl.lang.inference.base import Inference, Target
+from ppl.lang.inferred import Inferred
 from ppl.lang.interop import as_program
-from ppl.lang.mask import Mask, masked_by
+from ppl.lang.mask import Mask
 from ppl.lang.observed import (
     Choices,
     flat_choices,
@@ -58,9 +58,10 @@ def marginal(program: GFI, *, keep: str | Iterable[str], by: Inference) -> Margi
 
 
 @genjax.Pytree.dataclass
-class Marginal(Combinators, GFI):
+class Marginal(Inferred):
     """A program with some of its choices integrated out; made by `marginal`."""
 
+    kind: ClassVar[str] = "marginal"
     program: GFI
     keep: genjax.Const[tuple[str, ...]]
     by: genjax.Const[Inference]
@@ -73,7 +74,7 @@ class Marginal(Combinators, GFI):
         values, redrawn = given_values(x)
         if self._is_complete(values, args, kwargs):
             log_d, _ = self.assess(values, *args, **kwargs)
-            tr = Tr(self, (args, kwargs), values, values, -log_d)
+            tr = self._with_density(values, log_d, args, kwargs)
             if redrawn == len(flat_choices(values)):
                 return tr, jnp.zeros_like(log_d)
             if not redrawn:
@@ -87,43 +88,6 @@ class Marginal(Combinators, GFI):
         with scope(self.by.value.name):
             log_d = self.by.value.log_evidence(self._target(x, args, kwargs))
         return self._counted(log_d), x
-
-    def update(self, tr: Tr, x_: Any, *args: Any, **kwargs: Any) -> tuple[Tr, Array, Any]:
-        old = get_choices(tr)
-        x = merge_updated(old, x_)
-        log_d, _ = self.assess(x, *args, **kwargs)
-        return Tr(self, (args, kwargs), x, x, -log_d), log_d + tr.get_score(), old
-
-    def regenerate(self, tr: Tr, s: Any, *args: Any, **kwargs: Any) -> tuple[Tr, Array, Any]:
-        if () in s:
-            return self.simulate(*args, **kwargs), jnp.array(0.0), get_choices(tr)
-        if any(a.split("/")[0] in s for a in self.keep.value):
-            raise UnsupportedError(
-                "some choices of a marginal cannot be regenerated alone",
-                address=current_address(),
-                because="their conditional distribution given the others is not known",
-                fix="select all of its choices, or none; or move them by update",
-            )
-        new, weight, _ = self.update(tr, None, *args, **kwargs)
-        return new, weight, None
-
-    def merge(self, x: Any, x_: Any, check: Array | None = None) -> tuple[Any, Any]:
-        return self.program.merge(x, x_, check)
-
-    def filter(self, x: Any, selection: Any) -> tuple[Any, Any]:
-        return self.program.filter(x, selection)
-
-    def masked_by(self, mask: Mask) -> Marginal:
-        return dataclasses.replace(self, density_mask=mask & self.density_mask)
-
-    @property
-    def _masked(self) -> GFI:
-        return masked_by(self.program, self.density_mask)
-
-    def _counted(self, log_density: Array) -> Array:
-        """The log-density where it counts. (What is inside is masked too, so it is finite.)"""
-        mask = self.density_mask
-        return log_density if mask is None else jnp.where(mask.counted, log_density, 0)
 
     def _target(self, kept: Choices, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Target:
         """The density of the other choices, given those that are kept."""
@@ -139,6 +103,9 @@ class Marginal(Combinators, GFI):
             log_q = self.by.value.log_density(self._target(kept, args, kwargs), rest)
         log_s = self._counted(-tr.get_score() - log_q)
         return Tr(self, (args, kwargs), kept, kept, -log_s)
+
+    def _with_density(self, x: Any, log_density: Array, args: Any, kwargs: Any) -> Tr:
+        return Tr(self, (args, kwargs), x, x, -log_density)
 
     def _is_complete(self, x: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether all kept choices are given."""

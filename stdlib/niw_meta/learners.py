@@ -145,10 +145,8 @@ def posterior_draws(
         fit_key, draw_key = jax.random.split(key)
         keys = jax.random.split(fit_key, steps)
         (params, _), _ = lax.scan(step, (params, optimizer.init(params)), keys)
-        noise = jax.random.normal(draw_key, (draws, len(learned.loc)))
-        weights = params["mean"] + jnp.exp(params["log_scale"]) * noise
-        outputs = lambda w: last_rows(network(w, query_x), query_x, query_y)
-        return jax.vmap(outputs)(weights)
+        scale = jnp.exp(params["log_scale"])
+        return _outputs(network, draw_key, draws, params["mean"], scale, query_x, query_y)
 
     keys = jax.random.split(key, np.shape(query_y)[0])
     return jax.jit(jax.vmap(task))(*support, query_x, query_y, keys)
@@ -172,12 +170,24 @@ def closed_form_draws(
         loss = data_loss(network, emission, x, y)
         quadratic = vi.local_quadratic(loss, learned.loc, by=by)
         mean, variance = quadratic.posterior(learned.loc, learned.scale)
-        weights = mean + jnp.sqrt(variance) * jax.random.normal(key, (draws, len(mean)))
-        outputs = lambda w: last_rows(network(w, query_x), query_x, query_y)
-        return jax.vmap(outputs)(weights)
+        return _outputs(network, key, draws, mean, jnp.sqrt(variance), query_x, query_y)
 
     keys = jax.random.split(key, np.shape(query_y)[0])
     return jax.jit(jax.vmap(task))(*support, query_x, query_y, keys)
+
+
+def _outputs(
+    network: Network,
+    key: Key[Array, ""],
+    draws: int,
+    mean: Float[Array, " weights"],
+    scale: Float[Array, " weights"],
+    query_x: Any,
+    query_y: Array,
+) -> Float[Array, "draws outputs"]:
+    """Outputs of the query points by draws of normal weights."""
+    weights = mean + scale * jax.random.normal(key, (draws, len(mean)))
+    return jax.vmap(lambda w: last_rows(network(w, query_x), query_x, query_y))(weights)
 
 
 def adapted_outputs(

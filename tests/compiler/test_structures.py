@@ -267,6 +267,44 @@ def reverse_scan_over_plate(flip):
     return jnp.sum(lax.scan(step, False, (zs, WEIGHTS[:3]), reverse=True)[1])
 
 
+def _read_again(flip, t, made_from, read_from):
+    z, last, total = made_from, read_from, 0.0
+    for w in WEIGHTS[:3]:
+        z = flip(t if z else 0.9 - t)
+        total += w * (1.0 * last + 2.0 * z) ** 2
+        last = z
+    return total + (5.0 if last else 0.0)
+
+
+def _two_loops(made_from, read_from, reverse=False):
+    """One loop makes a chain, another one remembers its states."""
+
+    def objective(flip):
+        t = theta()
+
+        def make(z, _):
+            z = flip(jnp.where(z, t, 0.9 - t))
+            return z, z
+
+        def read(last, x):
+            z, w = x
+            return z, w * (number(last) + 2.0 * number(z)) ** 2
+
+        ws = WEIGHTS[2::-1] if reverse else WEIGHTS[:3]
+        _, zs = lax.scan(make, made_from, None, length=3, reverse=reverse)
+        last, costs = lax.scan(read, read_from, (zs, ws.copy()), reverse=reverse)
+        return jnp.sum(costs) + 5.0 * number(last)
+
+    return objective
+
+
+for _starts in ((True, True), (True, False)):
+    _reference = lambda flip, t, starts=_starts: _read_again(flip, t, *starts)
+    _name = f"chain_from_{_starts[0]}_read_from_{_starts[1]}"
+    PROGRAMS[_name] = (_two_loops(*_starts), _reference, 3, ("score", "enum"))
+    PROGRAMS[f"{_name}_reverse"] = (_two_loops(*_starts, True), _reference, 3, ("enum",))
+
+
 def _prefix(flip, t):
     total, costs = 0.0, 0.0
     for w in WEIGHTS[:3]:

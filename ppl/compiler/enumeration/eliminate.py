@@ -14,6 +14,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
@@ -60,8 +61,9 @@ Plate = tuple[Source, int]
 """A plate, named after one of the lane axes that run along it."""
 
 
-def _canonical(source: Source, lanes: Alignment) -> tuple[Name, Alignment]:
-    """One name for a choice, however it was reached, and its lanes in its own order."""
+def _canonical[L](source: Source, lanes: tuple[L, ...]) -> tuple[Name, tuple[L, ...]]:
+    """One name for a choice, however it was reached, and what is said of its lanes, in its own
+    order."""
     match source:
         case Site():
             return source, lanes
@@ -82,7 +84,8 @@ def _canonical(source: Source, lanes: Alignment) -> tuple[Name, Alignment]:
                     return Last(Stacked(loop, base), lane + 1, reverse), (lanes[0], *rest)
             return Stacked(loop, name), (lanes[0], *rest)
         case Final(loop, inner):
-            base, all_lanes = _canonical(Stacked(loop, inner), (None, *lanes))
+            with_steps: tuple[Any, ...] = (None, *lanes)
+            base, all_lanes = _canonical(Stacked(loop, inner), with_steps)
             assert not isinstance(base, Before | Last)
             step = _step_lane(Stacked(loop, inner))
             rest = (*all_lanes[:step], *all_lanes[step + 1 :])

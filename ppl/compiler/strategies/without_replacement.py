@@ -33,9 +33,25 @@ MAX_SET = 8
 """The unordered-set estimator goes through all subsets of the set."""
 
 
+@dataclass(frozen=True)
+class _Several:
+    """`samples` different values of a lane: the drawn one and `samples - 1` worlds for others."""
+
+    samples: int = 3
+    name: ClassVar[str]
+    baseline: ClassVar[str] = "none"
+    kind: ClassVar[Kind] = "worlds"
+
+    def refusal(self, eqn: Eqn) -> str | None:
+        return finite_refusal(eqn, self.name)
+
+    def request(self, eqn: Eqn, moving: Sequence[str]) -> Request:
+        return Request(_size(eqn, self.samples) - 1 if moving else 0, together=False)
+
+
 @register
 @dataclass(frozen=True)
-class UnorderedSet:
+class UnorderedSet(_Several):
     """The unordered-set estimator (Kool, van Hoof and Welling, arXiv 2002.06043), with baseline.
 
     `samples` different values of a lane are drawn without replacement (the first of them is an
@@ -44,10 +60,7 @@ class UnorderedSet:
     `samples - 1` worlds, for each lane and step that a cost combines with others.
     """
 
-    samples: int = 3
     name: ClassVar[str] = "unordered_set"
-    baseline: ClassVar[str] = "none"
-    kind: ClassVar[Kind] = "worlds"
 
     def __post_init__(self) -> None:
         if not isinstance(self.samples, int) or not 2 <= self.samples <= MAX_SET:
@@ -55,12 +68,6 @@ class UnorderedSet:
                 f"an unordered set has 2 to {MAX_SET} values, not {self.samples}",
                 fix="UnorderedSet(samples=3)",
             )
-
-    def refusal(self, eqn: Eqn) -> str | None:
-        return finite_refusal(eqn, self.name)
-
-    def request(self, eqn: Eqn, moving: Sequence[str]) -> Request:
-        return Request(_size(eqn, self.samples) - 1 if moving else 0, together=False)
 
     def lower(self, choice: Choice) -> Val:
         size = _size(choice.eqn, self.samples)
@@ -85,7 +92,7 @@ class UnorderedSet:
 
 @register
 @dataclass(frozen=True)
-class SumAndSample:
+class SumAndSample(_Several):
     """Sum and sample (Liu et al., arXiv 1810.04777): the likeliest values and one of the others.
 
     The gradient is summed over the `samples - 1` most probable values of a lane, and estimated
@@ -93,10 +100,7 @@ class SumAndSample:
     for each lane and step that a cost combines with others.
     """
 
-    samples: int = 3
     name: ClassVar[str] = "sum_and_sample"
-    baseline: ClassVar[str] = "none"
-    kind: ClassVar[Kind] = "worlds"
 
     def __post_init__(self) -> None:
         if not isinstance(self.samples, int) or self.samples < 2:
@@ -104,12 +108,6 @@ class SumAndSample:
                 f"sum_and_sample compares two or more values, not {self.samples}",
                 fix="SumAndSample(samples=3)",
             )
-
-    def refusal(self, eqn: Eqn) -> str | None:
-        return finite_refusal(eqn, self.name)
-
-    def request(self, eqn: Eqn, moving: Sequence[str]) -> Request:
-        return Request(_size(eqn, self.samples) - 1 if moving else 0, together=False)
 
     def lower(self, choice: Choice) -> Val:
         size = _size(choice.eqn, self.samples)
