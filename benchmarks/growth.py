@@ -53,14 +53,10 @@ class Family:
         return sorted({*self.sizes, *(n for few in self.fewer.values() for n in few)})
 
 
-UNROLLED = {
-    f"{peers.GRAPH}, unrolled": (10, 30),
-    f"{peers.ENUM}, unrolled": (10, 30),
-    f"{peers.GENJAX}, unrolled": (5, 10, 20),
-}
+UNROLLED = {f"{name}, unrolled": (5, 10, 20) for name in (peers.GRAPH, peers.ENUM, peers.GENJAX)}
 FAMILIES = {
     "HMM, bound": Family(
-        lambda n: hmm.bound(n, unrolled=n <= 30), "steps", (10, 30, 100, 1_000, 10_000), UNROLLED
+        lambda n: hmm.bound(n, unrolled=n <= 20), "steps", (10, 30, 100, 1_000, 10_000), UNROLLED
     ),
     "HMM, likelihood": Family(hmm.likelihood, "steps", (10, 100, 1_000, 10_000)),
     "score choices in a scan": Family(state_space.task, "steps", (10, 30, 100, 1_000), UNROLLED),
