@@ -62,7 +62,7 @@ def sides_of(result: dict[str, Any], name: str) -> list[dict[str, Any]]:
 def ratio(result: dict[str, Any], name: str, key: str) -> str:
     sides = sides_of(result, name)
     if not sides:
-        return "fails" if any(n.startswith(name) for n in result["without"]) else ""
+        return "none" if any(n.startswith(name) for n in result["without"]) else ""
     best = sides[0]
     found = best[key]["ratio"] if key != "efficiency" else best.get(key)
     if found is not None:
