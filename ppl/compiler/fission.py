@@ -55,16 +55,14 @@ def scan(
 
 
 def scan_and_constants(
-    step: Callable[[Any, Any], tuple[Any, Any]],
-    init: Any,
-    xs: Any,
-    *,
-    length: int,
-    reverse: bool = False,
-    unroll: int | bool = 1,
+    step: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any, **options: Any
 ) -> tuple[Any, Any, list[bool]]:
     """`jax.lax.scan`, and for each leaf of the stacked outputs whether all steps give the same, as
-    it rests on nothing that changes."""
+    it rests on nothing that changes.
+
+    Args:
+        options: of `jax.lax.scan`.
+    """
     slices = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
     jaxpr, out, _ = _compat.stage(step, init, slices)
     start, structure = jax.tree.leaves(init), jax.tree.structure(out)
@@ -77,9 +75,7 @@ def scan_and_constants(
         outs = [_read(env, a) for a in jaxpr.outvars]
         return outs[:n], outs[n:]
 
-    leaves = lax.scan(
-        run, start, jax.tree.leaves(xs), length=length, reverse=reverse, unroll=unroll
-    )
+    leaves = lax.scan(run, start, jax.tree.leaves(xs), **options)
     last, ys = jax.tree.unflatten(structure, [*leaves[0], *leaves[1]])
     changing = {c for c, a in zip(jaxpr.invars, jaxpr.outvars, strict=False) if c is not a}
     changing.update(jaxpr.invars[n:])

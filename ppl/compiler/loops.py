@@ -29,7 +29,7 @@ from ppl.compiler.influence import (
     stack_axis,
 )
 from ppl.compiler.plan import CannotEnumerate
-from ppl.compiler.strategies.enumerate import entries_at_start, support_table
+from ppl.compiler.strategies.enumerate import starts_in_table, support_table
 from ppl.compiler.tables import Conflict, Factor, Val, always, spread, weights
 from ppl.lang.seed import draw_counts
 from ppl.lang.staged import Atom, Eqn, Var
@@ -155,12 +155,8 @@ class Loop:
         if table is None:
             return None
         start = self.low.analysis.starts.get(self.eqn, {}).get(axes[0])
-        entries = entries_at_start(table, self.low.read(self.eqn.ins[i]), start)
-        if not entries:
-            return None
-        if start is None and self.first.setdefault(axes[0], entries[0]) not in entries:
-            return None
-        return table
+        init = self.low.read(self.eqn.ins[i])
+        return table if starts_in_table(table, init, start, axes[0], self.first) else None
 
     def _known_table(self, leaves: Atom, source: Source) -> np.ndarray | None:
         """The values of an enumerated choice, if that is what a carry leaves a step with."""

@@ -36,8 +36,8 @@ from ppl.compiler.influence import (
 )
 from ppl.compiler.region import Region
 from ppl.compiler.strategies.enumerate import (
-    entries_at_start,
     joint_size,
+    starts_in_table,
     support_size,
     support_table,
 )
@@ -319,7 +319,7 @@ class _Run:
             named = tuple(stack_axis(eqn, local, a, ())[0] for a in names)
             self.env[eqn.outs[i]] = Val(jnp.moveaxis(array, 0, len(names)), named)
         self.sums.update((eqn.outs[i], a) for i, a in zip(totals, ys[2], strict=True))
-        for table, array, constant in zip(made["tables"], ys[0], same, strict=False):
+        for table, array, constant in zip(made["tables"], ys[0], same[: len(ys[0])], strict=True):
             array = array[:1] if constant else array
             lanes = dict(stack_axis(eqn, local, a, table.lanes[a]) for a in table.axes)
             names = tuple(stack_axis(eqn, local, a, ())[0] for a in table.axes)
@@ -346,12 +346,8 @@ class _Run:
             return None
         table = support_table(made, made in self.joint)
         start = self.analysis.starts.get(loop, {}).get(axes[0])
-        entries = entries_at_start(table, self.read(loop.ins[i]), start)
-        if not entries:
-            return None
-        if start is None and first.setdefault(axes[0], entries[0]) not in entries:
-            return None
-        return table
+        init = self.read(loop.ins[i])
+        return table if starts_in_table(table, init, start, axes[0], first) else None
 
     def _carry(self, val: Val, axes: tuple[Source, ...], like: Var) -> Array:
         """A carry with all the axes that it has in some step."""

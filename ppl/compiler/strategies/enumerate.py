@@ -64,19 +64,23 @@ def support_table(eqn: Eqn, joint: bool) -> np.ndarray:
     return table
 
 
-def entries_at_start(table: np.ndarray, init: Val, start: Source | None) -> list[int]:
-    """The entries of a choice's table that a loop's state may start from, if it is that table.
+def starts_in_table(
+    table: np.ndarray, init: Val, start: Source | None, state: Source, first: dict[Source, int]
+) -> bool:
+    """Whether what a loop's state starts from is in a choice's table, so that the state is that
+    table from the first step on.
 
     Args:
         init: what the state starts from.
-        start: the outer choice that this is, if any: then all entries, if its table is the same.
+        start: the outer choice that this is, if any: its table must be the same one.
+        first: which entry a state starts from, where it is known; added to.
     """
     if not isinstance(init.array, np.ndarray) or (start is None) != (not init.axes):
-        return []
-    if start is None:
-        return [k for k, entry in enumerate(table) if np.array_equal(entry, init.array)]
-    same = init.axes == (start,) and np.array_equal(table, init.array)
-    return list(range(len(table))) if same else []
+        return False
+    if start is not None:
+        return init.axes == (start,) and np.array_equal(table, init.array)
+    entries = [k for k, entry in enumerate(table) if np.array_equal(entry, init.array)]
+    return bool(entries) and first.setdefault(state, entries[0]) in entries
 
 
 @register

@@ -573,3 +573,35 @@ def test_steps_that_are_all_the_same_count_each():
 
     observed = {"steps": {"y": jnp.full(4, y), "x": jnp.full(4, x)}}
     check(model, observed, dense, {"mu": 0.5, "p": 0.3})
+
+
+@pytest.mark.parametrize("start", [True, False])
+def test_a_chain_read_again_from_another_start(start):
+    """Each loop remembers from its own start; the chain's law is the first loop's."""
+
+    @gen
+    def model():
+        t = param("t", 0.7)
+
+        def make(z, _):
+            z = flip(jnp.where(z, t, 0.2)) @ "z"
+            return z, z
+
+        def read(last, z):
+            normal(1.0 * last + 2.0 * z, 1.0) @ "y"
+            return z, None
+
+        _, zs = scan(gen(make), length=3)(True) @ "made"
+        scan(gen(read))(start, zs) @ "read"
+
+    def dense(t):
+        total = []
+        for zs in itertools.product([0, 1], repeat=3):
+            befores, lasts = (1, *zs[:-1]), (int(start), *zs[:-1])
+            chances = [t if b else 0.2 for b in befores]
+            law = sum(jnp.log(c if z else 1 - c) for c, z in zip(chances, zs, strict=True))
+            seen = zip(YS[:3], lasts, zs, strict=True)
+            total.append(law + sum(log_normal(y, 1.0 * last + 2.0 * z) for y, last, z in seen))
+        return logsumexp(jnp.stack(total))
+
+    check(model, {"read": {"y": YS[:3]}}, dense, {"t": 0.7})
