@@ -11,6 +11,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.scipy.special import digamma
 from jaxtyping import Array
@@ -73,14 +74,43 @@ def _follow_jvp(primals, tangents):
 @jax.jit
 def _slope(log_draw: Array, a: Array) -> Array:
     """The derivative of `log_draw` in `a` along the CDF's level set."""
-    x = jnp.exp(log_draw)
-    # Three regimes. For x -> 0 the CDF is x**a / Gamma(a + 1), also where x itself underflows.
+    x, double = jnp.exp(log_draw), log_draw.dtype.itemsize == 8
+    small, large = x < 1, a > (1e6 if double else 1e3)
+    few = _slope_by_series(jnp.where(small, log_draw, 0), a, 18 if double else 11)
+    x, some = jnp.where(small | large, 1, x), jnp.where(large, 1, a)
+    middle = _slope_by_quadrature(x, some, *((32, 36) if double else (16, 17)))
     # For large a, the cube root of x is normal (Wilson and Hilferty, 1931) to within 1e-5, while
-    # `random_gamma_grad` loses its digits in float32 (6 % off at a = 1e6).
-    near_zero, large = x < jnp.sqrt(tiny(x.dtype)), a > (1e6 if x.dtype.itemsize == 8 else 1e3)
+    # logarithms of x and a cancel.
     z = jnp.exp((log_draw - jnp.log(a)) / 3)
     normal = 1 / a + (1 / (3 * a) - 1.5 * (z - 1 + 1 / (9 * a))) / (a * z)
-    x_mid, a_mid = jnp.where(near_zero | large, 1, x), jnp.where(large, 1, a)
-    middle = lax.random_gamma_grad(a_mid, x_mid) / x_mid  # type: ignore
-    power = (digamma(a + 1) - log_draw) / a
-    return jnp.where(near_zero, power, jnp.where(large, normal, middle))
+    return jnp.where(small, few, jnp.where(large, normal, middle))
+
+
+def _slope_by_series(log_x: Array, a: Array, terms: int) -> Array:
+    """For x < 1, also where it underflows: x**a / Gamma(a + 1) times a series in x is the CDF."""
+    x = jnp.exp(log_x)
+    series, in_a, term = jnp.ones_like(x), jnp.zeros_like(x), jnp.ones_like(x)
+    for n in range(1, terms):
+        term = term * -x / n
+        series += a * term / (a + n)
+        in_a += n * term / (a + n) ** 2
+    return ((digamma(a + 1) - log_x) * series - in_a) * jnp.exp(x) / a
+
+
+def _slope_by_quadrature(x: Array, a: Array, nodes: int, digits: float) -> Array:
+    """As an integral over the tail below or above x, whichever does not have the mode.
+
+    With t = x e^v in it, the tail's derivative in a over the density of log x is the integral of
+    exp(a v - x (e^v - 1)) (log x + v - digamma(a)) from 0 to -inf or inf. The exponent falls from
+    0 on; it is cut at -digits (Newton's method, from the parabola there) and done by Gauss's rule.
+    """
+    side = jnp.where(x < a, -1, 1).astype(x.dtype)
+    gap = jnp.abs(x - a)
+    end = side * 2 * digits / (gap + jnp.sqrt(gap * gap + 2 * digits * x))
+    for _ in range(3):
+        end -= (a * end - x * jnp.expm1(end) + digits) / (a - x * jnp.exp(end))
+    at, weights = np.polynomial.legendre.leggauss(nodes)
+    column = (nodes, *(1,) * x.ndim)
+    v = end * jnp.asarray((at + 1) / 2, x.dtype).reshape(column)
+    inside = jnp.exp(a * v - x * jnp.expm1(v)) * (jnp.log(x) - digamma(a) + v)
+    return end * jnp.sum(jnp.asarray(weights / 2, x.dtype).reshape(column) * inside, 0)
