@@ -20,7 +20,7 @@ from ppl import vi
 def measure(name: str, quick: bool) -> dict[str, Any]:
     """The comparison of all plans of a program."""
     program = strategy_programs.ALL[name]()
-    draws, seconds = (1_000, 2.0) if quick else (4_000, 20.0)  # of a plan; for its mean's test
+    draws, seconds = (1_000, 2.0) if quick else (4_000, 100.0)  # of a plan; for its mean's test
     compared = vi.compare_plans(
         program.objective,
         plans=program.plans(),

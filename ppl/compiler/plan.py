@@ -503,7 +503,6 @@ def _draft(staged: Staged, chosen: Mapping[Eqn, Strategy], joint: set[Eqn]) -> P
         _mixed_parents,
         _large_tables,
         _mixed_states,
-        _controlled,
     )
     for check in checks:
         for trouble in check(plan):
@@ -580,17 +579,6 @@ def _mixed_states(plan: Plan) -> Iterator[Trouble]:
                 if source in states and _mixes(plan, source, alignment):
                     because = f"the state of the loop at {loop.where} combines its lanes"
                     yield Trouble(site_of(source), because, True)
-
-
-def _controlled(plan: Plan) -> Iterator[Trouble]:
-    """Choices with a learned control variate that are drawn once per enumerated value."""
-    for eqn, strategy in plan.strategies.items():
-        if getattr(strategy, "control", None) is not None:
-            for source in plan.analysis.logp_axes(eqn):
-                if source is WORLDS:
-                    continue
-                because = f"the control variate of {eqn.params['address']} needs it drawn"
-                yield Trouble(site_of(source), because)
 
 
 def _broken_chains(plan: Plan) -> Iterator[Trouble]:

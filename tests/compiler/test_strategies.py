@@ -16,7 +16,6 @@ from scipy.special import expit
 
 from ppl.compiler import compile
 from ppl.compiler.strategies import strategies
-from ppl.errors import StrategyError
 from ppl.lang import flip, gamma, normal, param
 from ppl.testing import assert_unbiased
 
@@ -108,14 +107,10 @@ OF_EACH_KIND = ("reparam", "enum", "score", "mvd", "relax")
 """By a path, exactly, by a charge, by worlds, by a control variate."""
 
 
-REFUSED = [("enum", n) for n, s in strategies.items() if getattr(s, "control", None) is not None]
-"""A learned control variate sees one value of its choice's parameters, not a table."""
-
-
 @pytest.mark.parametrize("case", CHECKS, ids=label)
 def test_a_parent_with_every_child(case):
     name, parent = case
-    children = {n: d for n, d in UNBIASED.items() if (name, n) not in REFUSED}
+    children = UNBIASED
     if case in ALSO:  # all children have had this strategy above them, of its other kind
         children = {n: children[n] for n in (*OF_EACH_KIND, name)}
 
@@ -135,19 +130,6 @@ def test_a_parent_with_every_child(case):
     whole = lambda theta: sum(value(theta, THETA, d) for d in children.values())
     exact["theta"] = slope(whole)
     check(objective, exact, whole(THETA), [name, *children], bias=0.07)
-
-
-@pytest.mark.parametrize(("name", "child"), REFUSED)
-def test_a_pair_that_is_refused(name, child):
-    """With a way out, not with a wrong gradient."""
-
-    def objective():
-        z = draw(CASES[name], name, 2 * param("theta", THETA))
-        return cost(z, draw(CASES[child], child, z), 1.0)
-
-    with pytest.raises(StrategyError, match="cannot be enumerated") as error:
-        compile(objective).plan()
-    assert "needs it drawn" in str(error.value) and "'score'" in error.value.fix
 
 
 # ------------------------------------------------------------------------------- in structures

@@ -10,12 +10,14 @@ import optax
 from jax import lax
 from jaxtyping import Array
 
+from ppl.compiler.alternates import actual_world, worlds_first
 from ppl.compiler.baselines import baseline
+from ppl.compiler.influence import WORLDS
 from ppl.compiler.learned import ControlVariate, PathNetwork, tap
 from ppl.compiler.learned.base import ADAM
 from ppl.compiler.learned.relaxed import relaxations
 from ppl.compiler.strategies.base import Choice, Kind, register
-from ppl.compiler.tables import Val
+from ppl.compiler.tables import Val, batched
 from ppl.lang.primitives import log_density_values
 from ppl.lang.staged import Eqn
 
@@ -43,13 +45,22 @@ def _controlled(choice: Choice, control: ControlVariate, value: Val, logp: Val) 
     def log_density(params: list[Array], noise: Any) -> Array:
         return log_density_values(noise["value"], *params, event_ndims=rank, **static)
 
-    # Beside a choice with alternates, only what really happened has a control variate.
-    actual = lambda val: val.array[0] if val.axes else jnp.asarray(val.array)
-    noise = {"value": actual(value), **control.noise(eqn, choice.data, choice.new_key())}
-    params = [actual(p) for p in choice.params]
-    tapped, aside = tap(control, eqn, log_density, params, noise, choice.learned)
-    choice.aside(aside)
-    return Val(logp.array.at[0].set(tapped) if logp.axes else tapped, logp.axes)
+    more = control.noise(eqn, choice.data, choice.new_key())
+
+    def tapped(value: Array, *params: Array) -> tuple[Array, Array]:
+        known = [jnp.asarray(p) for p in params]
+        noise = {"value": jnp.asarray(value), **more}
+        return tap(control, eqn, log_density, known, noise, choice.learned)
+
+    # The draw of each enumerated value above has a control variate, by one network. Beside a
+    # choice with alternates, only what really happened has one.
+    actual, aside = batched(tapped, [actual_world(v) for v in (value, *choice.params)])
+    choice.aside(jnp.sum(aside.array))
+    if WORLDS not in logp.axes:
+        return actual
+    put = lambda all_worlds, here: [all_worlds.at[0].set(here)]
+    (out,) = batched(put, [worlds_first(logp), actual])
+    return Val(out.array, (*out.axes, WORLDS))
 
 
 @register

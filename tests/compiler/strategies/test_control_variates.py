@@ -15,7 +15,7 @@ from jax import lax
 
 from ppl.compiler import compile
 from ppl.compiler.learned.relaxed import relaxations
-from ppl.compiler.strategies import Lax, Relax
+from ppl.compiler.strategies import Lax, Relax, Score
 from ppl.errors import StrategyError
 from ppl.lang import categorical, flip, normal, param, poisson
 from tests.compiler.exact import check_draws
@@ -134,18 +134,22 @@ def _needs(dist):
     return ("loc", "scale") if dist is normal else ("p",)
 
 
-def test_a_relaxed_child_of_an_enumerated_parent():
-    """The parent is drawn instead: a control variate needs one draw, not one per value."""
+@pytest.mark.parametrize("control", ["relax", "nvil"])
+def test_a_child_of_an_enumerated_parent(control):
+    """It is drawn once per value of the parent, and each draw has a control variate."""
 
-    def objective(parent):
-        def run():
-            t = param("theta", 0.4)
-            a = number(parent(t))
-            return (a + number(flip.via("relax")(0.2 + t * a))) ** 2
+    def objective(child):
+        def lane(t):
+            a = number(flip.enum(jax.nn.sigmoid(t)))
+            return (1.5 * a + number(child(0.2 + 0.5 * jax.nn.sigmoid(t) * a)) - 0.8) ** 2
 
-        return run
+        return lambda: jnp.sum(jax.vmap(lane)(param("theta", np.array([0.4, -0.3], np.float32))))
 
-    est = compile(objective(flip))
-    assert est.plan().strategies[est.plan().staged.sites[0]].name == "score"
-    with pytest.raises(StrategyError, match="cannot be enumerated"):
-        compile(objective(flip.enum)).plan()
+    site = flip.via(Relax(4, FAST) if control == "relax" else Score("nvil"))
+    exactly = compile(objective(flip.enum))
+    grad = exactly.grad(jax.random.key(0), exactly.init(jax.random.key(0)))
+    est = compile(objective(site))
+    assert next(s.name for s in est.plan().strategies.values()) == "enum"
+    params, state = trained(est, 100)
+    assert any(jnp.any(x != 0) for x in jax.tree.leaves(state))
+    check_draws(lambda key: est.value_grad_and_state(key, params, state)[:2], grad)
