@@ -20,10 +20,12 @@ class Chain:
     Attributes:
         before: `[steps, states, *lanes]`, probabilities before each step.
         last: `[states, *lanes]`, after the last one.
+        pairs: `[steps, states, states, *lanes]`, of a step and the state before it.
     """
 
     before: Array
     last: Array
+    pairs: Array
 
 
 @dataclass(eq=False)

@@ -30,7 +30,7 @@ from ppl.compiler.influence import (
 )
 from ppl.compiler.plan import CannotEnumerate
 from ppl.compiler.strategies.enumerate import starts_in_table, support_table
-from ppl.compiler.tables import Conflict, Factor, Val, always, spread, weights
+from ppl.compiler.tables import Conflict, Factor, Val, always, joint_name, spread, weights
 from ppl.lang.seed import draw_counts
 from ppl.lang.staged import Atom, Eqn, Var
 
@@ -95,8 +95,7 @@ class Loop:
         self.tables = {i: t for i in self.plain_carry if (t := self._table(i)) is not None}
         self.carried = [i for i in self.plain_carry if i not in self.tables]
         self.slice_factors = {}
-        alone = len(self.states) == 1 and not self.given
-        self.known = frame.chains.get(read[self.states[0]]) if alone and read else None
+        self.known = frame.chains.get(read[self.states[0]]) if self._alone and read else None
         carry = dict(
             plain=[self._initial_carry(i) for i in self.carried],
             sums=[
@@ -108,6 +107,7 @@ class Loop:
         )
         xs = dict(
             state=None if self.known is None else self.known.before,
+            pairs=None if self.known is None else self.known.pairs,
             step=self._steps() if self.draws else None,
             plain=[jnp.moveaxis(*self._scanned(i)) for i in self.plain_xs],
             slices=[self._slice(s) for s in self.slices],
@@ -123,6 +123,11 @@ class Loop:
         )
         frame.keys.skip(eqn)
         self._finish(carry, ys)
+
+    @property
+    def _alone(self) -> bool:
+        """Whether there is one state, and what it does depends on no outer choice."""
+        return len(self.states) == 1 and not self.given
 
     @property
     def _recurs(self) -> bool:
@@ -338,6 +343,8 @@ class Loop:
             self._publish_state(frame, state, self.states)
         for source, array in zip(self.slices, x["slices"], strict=True):
             self._publish_slice(frame, source, array)
+        if self.known is not None:
+            frame.joints[self._pair_name(self.states[0].inner)] = x["pairs"]
         low.block(body, frame)
         joints: dict[Any, Array] = {}
         after = dict(
@@ -440,9 +447,21 @@ class Loop:
             stacked=[v.array for v in stacked],
             table=table,
             transitions=[self._transition(frame, s.inner) for s in self.chains],
+            pairs=[self._pairs(frame, s.inner) for s in self.chains if self._alone],
             seen=dict(low.seen),
             aside=sum(low.asides) if low.asides else None,
         )
+
+    def _pair_name(self, now: Source) -> Any:
+        """What the probabilities of a chain's step and the state before it are remembered by."""
+        axes = (now, *self.states)
+        return joint_name(axes, {s: self._lanes_of(s) for s in axes}, len(self._lanes_of(now)))
+
+    def _pairs(self, frame: Frame, now: Source) -> Array:
+        """`[now, before, *lanes]`: these probabilities."""
+        axes = (now, *self.states)
+        wanted = {s: self._lanes_of(s) for s in axes}
+        return self._weights(axes, wanted, frame, len(self._lanes_of(now)), frame.joints)
 
     def _transition(self, frame: Frame, source: Source) -> Array:
         """`[*given, *before, *now, *lanes]`: a chain's step given the step before."""
@@ -494,8 +513,9 @@ class Loop:
         for source, table in zip(self.chains, ys["transitions"], strict=True):
             (state,) = self.states
             self.low.chain_starts[source] = self.first.get(state, 0)
-            if self._recurs and not self.given:
-                frame.chains[source] = Chain(ys["before"], carry["state"])
+            if self._recurs and self._alone:
+                (pairs,) = ys["pairs"]
+                frame.chains[source] = Chain(ys["before"], carry["state"], pairs)
             before = tuple(Past(eqn, source) for _ in self.states)
             axes = (*self.given, *before, source)
             lanes = tuple(Along(i) for i in range(table.ndim - len(axes)))

@@ -254,8 +254,13 @@ def weights(
     return table
 
 
+def joint_name(order: tuple[Source, ...], wanted: Mapping[Source, Alignment], ndim: int) -> Any:
+    """What `weights` remembers the table `[*order, *lanes]` by, of choices from newest to oldest."""
+    return order, tuple(wanted[a] for a in order), ndim
+
+
 def _joint(order, wanted, ndim, factors, age, memo) -> Array:
-    name = (order, tuple(wanted[a] for a in order), ndim)
+    name = joint_name(order, wanted, ndim)
     if name in memo:
         return memo[name]
     newest = order[0]
@@ -273,8 +278,13 @@ def _joint(order, wanted, ndim, factors, age, memo) -> Array:
         if rest.setdefault(parent, there) != there:
             raise Conflict(parent, "its lanes meet those of another choice crosswise")
     own = _lay_factor(factor, lane_to_axis, ndim)
+    together = {**rest, **where}
+    every = tuple(sorted(together, key=age.__getitem__, reverse=True))
     if not rest and factor.table.axes == order:
         table = own
+    elif (wide := joint_name(every, together, ndim)) in memo:
+        # The product is there already, not yet summed over the parents.
+        table = jnp.sum(memo[wide], tuple(i for i, a in enumerate(every) if a not in where))
     else:
         known = tuple(sorted(rest, key=age.__getitem__, reverse=True))
         operands = [(factor.table.axes, own)]
