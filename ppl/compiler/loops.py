@@ -454,12 +454,12 @@ class Loop:
 
     def _pair_name(self, now: Source) -> Any:
         """What the probabilities of a chain's step and the state before it are remembered by."""
-        axes = (now, *self.states)
+        axes = (*self.states, now)
         return joint_name(axes, {s: self._lanes_of(s) for s in axes}, len(self._lanes_of(now)))
 
     def _pairs(self, frame: Frame, now: Source) -> Array:
-        """`[now, before, *lanes]`: these probabilities."""
-        axes = (now, *self.states)
+        """`[before, now, *lanes]`: these probabilities."""
+        axes = (*self.states, now)
         wanted = {s: self._lanes_of(s) for s in axes}
         return self._weights(axes, wanted, frame, len(self._lanes_of(now)), frame.joints)
 

@@ -245,8 +245,8 @@ def weights(
         Conflict: a value combines lanes that the choices' probabilities keep apart.
     """
     age = {source: i for i, source in enumerate(factors)}
-    # Newest first, as the tables are (a choice, then its parents): mostly nothing is transposed.
-    order = tuple(sorted(axes, key=age.__getitem__, reverse=True))
+    # Oldest first, as the tables are (a choice after its parents): mostly nothing is transposed.
+    order = tuple(sorted(axes, key=age.__getitem__))
     table = _joint(order, wanted, ndim, factors, age, memo)
     if order != axes:
         lead = [order.index(a) for a in axes]
@@ -255,7 +255,7 @@ def weights(
 
 
 def joint_name(order: tuple[Source, ...], wanted: Mapping[Source, Alignment], ndim: int) -> Any:
-    """What `weights` remembers the table `[*order, *lanes]` by, of choices from newest to oldest."""
+    """What `weights` remembers the table `[*order, *lanes]` by, of choices from oldest to newest."""
     return order, tuple(wanted[a] for a in order), ndim
 
 
@@ -263,7 +263,7 @@ def _joint(order, wanted, ndim, factors, age, memo) -> Array:
     name = joint_name(order, wanted, ndim)
     if name in memo:
         return memo[name]
-    newest = order[0]
+    newest = order[-1]
     factor = factors[newest]
     where = dict(zip(order, name[1], strict=True))
     lane_to_axis = _lane_map(factor, where)
@@ -278,19 +278,20 @@ def _joint(order, wanted, ndim, factors, age, memo) -> Array:
         if rest.setdefault(parent, there) != there:
             raise Conflict(parent, "its lanes meet those of another choice crosswise")
     own = _lay_factor(factor, lane_to_axis, ndim)
+    every = tuple(sorted({*rest, *factor.table.axes}, key=age.__getitem__))
     together = {**rest, **where}
-    every = tuple(sorted(together, key=age.__getitem__, reverse=True))
+    alone = together.keys() == set(every)  # no member of the factor that is not asked for
     if not rest and factor.table.axes == order:
         table = own
-    elif (wide := joint_name(every, together, ndim)) in memo:
+    elif alone and (wide := joint_name(every, together, ndim)) in memo:
         # The product is there already, not yet summed over the parents.
         table = jnp.sum(memo[wide], tuple(i for i, a in enumerate(every) if a not in where))
     else:
-        known = tuple(sorted(rest, key=age.__getitem__, reverse=True))
+        known = tuple(a for a in every if a in rest)
         operands = [(factor.table.axes, own)]
         if known:
             operands.append((known, _joint(known, rest, ndim, factors, age, memo)))
-        table = _multiply(operands, order, ndim)
+        table = _multiply(operands, every, order, ndim)
     memo[name] = table
     return table
 
@@ -319,17 +320,19 @@ def _lay_factor(factor: Factor, lane_to_axis: Mapping[int, int], ndim: int) -> A
 
 
 def _multiply(
-    operands: Sequence[tuple[tuple[Source, ...], Array]], target: tuple[Source, ...], ndim: int
+    operands: Sequence[tuple[tuple[Source, ...], Array]],
+    every: tuple[Source, ...],
+    target: tuple[Source, ...],
+    ndim: int,
 ) -> Array:
-    """Product of tables, summed over all choices but `target`, lane by lane."""
-    every = (
-        *target,
-        *(a for a in union([Val(x, axes) for axes, x in operands]) if a not in target),
-    )
+    """Product of tables of choices among `every`, summed over all but `target`, lane by lane.
+
+    `target` has the order of `every`.
+    """
     spreads = [spread(Val(x, axes), every) for axes, x in operands]
     if math.prod(np.broadcast_shapes(*(x.shape for x in spreads))) <= _SMALL:
         product = functools.reduce(jnp.multiply, spreads)
-        summed = tuple(range(len(target), len(every)))
+        summed = tuple(i for i, a in enumerate(every) if a not in target)
         return jnp.sum(product, summed) if summed else product
     letters: dict[Any, str] = {}
 
