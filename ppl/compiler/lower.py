@@ -29,6 +29,7 @@ from ppl.compiler.influence import (
     Along,
     Entry,
     Final,
+    Influence,
     Order,
     Past,
     Site,
@@ -232,10 +233,21 @@ class Lowering:
             self.boxed[var] = outs[var.eqn.outs.index(var)]
 
     def _cost(self, var: Var, frame: Frame) -> Array:
-        """A cost term: charged to the choices that were drawn, averaged over the enumerated."""
-        cost, influence = self.env[var], self.analysis.of(var)
+        """The estimate of a cost term, or of all those that it is merged with."""
+        cost = self.env[var]
         cost = Val(jnp.asarray(cost.array), cost.axes)
         self._probe(f"the cost at {self.plan.where(var)}", cost)
+        merged = self.plan.merged.get(var)
+        if merged is None:
+            return self._charged(var, cost, self.analysis.of(var), frame)
+        if var is not merged.last:
+            return jnp.zeros(cost.shape, cost.array.dtype)
+        signed = [Val(s * self.env[v].array, self.env[v].axes) for v, s in merged.signs.items()]
+        (total,) = elementwise(lambda *xs: [sum(xs[1:], xs[0])], signed)
+        return self._charged(var, total, self.analysis.of(merged.widest), frame)
+
+    def _charged(self, var: Var, cost: Val, influence: Influence, frame: Frame) -> Array:
+        """A cost, charged to the choices that were drawn and averaged over the enumerated."""
         ndim = len(cost.shape)
         shares = self.plan.worlds.shares(influence)
         wanted = {s: tuple(map(_exactly, a)) for s, a in influence.axes.items()}

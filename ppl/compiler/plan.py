@@ -43,6 +43,7 @@ from ppl.compiler.influence import (
     stack_axis,
 )
 from ppl.compiler.learned import ControlVariate
+from ppl.compiler.merging import Merged, merged_costs
 from ppl.compiler.moving import moving_values
 from ppl.compiler.region import Region
 from ppl.compiler.relaxing import relax
@@ -106,6 +107,7 @@ class Plan:
         asked: choices whose strategy the user gave.
         refused: choices that get `score` for want of a better strategy, and why.
         kinks: where a reparameterised draw decides something discontinuous.
+        merged: costs that are estimated together, by each of them.
         frontiers: where a cost combines the lanes of a choice that has per-lane baselines.
         memories: names of the states of baselines that remember, by cost.
         control_names: names of the states of control variates, by choice.
@@ -124,6 +126,7 @@ class Plan:
     kinks: list[Kink] = field(default_factory=list)
     asked: set[Eqn] = field(default_factory=set)
     refused: dict[Eqn, str] = field(default_factory=dict)
+    merged: dict[Var, Merged] = field(default_factory=dict)
     frontiers: dict[tuple[Var, Source], Frontier] = field(default_factory=dict)
     memories: dict[tuple[Var, Baseline], str] = field(default_factory=dict)
     control_names: dict[Eqn, str] = field(default_factory=dict)
@@ -348,7 +351,8 @@ def _check_supports(plan: Plan, flow: Flow) -> None:
 
 
 def _find_states(plan: Plan) -> None:
-    """Find what per-lane baselines need, and name the states of all that learns or remembers."""
+    """Find what per-lane baselines need, name the states of all that learns or remembers, and
+    which costs can be estimated together."""
     for var, cost_name in plan.cost_names.items():
         for source in covered(plan.analysis.of(var).score):
             found = baseline(plan.strategies[site_of(source)].baseline)
@@ -360,6 +364,10 @@ def _find_states(plan: Plan) -> None:
             if used.init() is not None and (var, used) not in plan.memories:
                 name = f"{cost_name}: {used.name}"
                 plan.memories[var, used] = _unused(name, plan.memories.values())
+    own = {v for v, _ in (*plan.frontiers, *plan.memories)}  # with a baseline of its own
+    plan.merged = merged_costs(
+        plan.staged.block, plan.region, plan.analysis, lambda cost: cost in own
+    )
     for eqn, strategy in plan.strategies.items():
         if getattr(strategy, "control", None) is not None:
             name = f"{eqn.params['address']}: {strategy.name}"

@@ -255,7 +255,7 @@ def weights(
 
 
 def joint_name(order: tuple[Source, ...], wanted: Mapping[Source, Alignment], ndim: int) -> Any:
-    """What `weights` remembers the table `[*order, *lanes]` by, of choices from oldest to newest."""
+    """What the table `[*order, *lanes]` is remembered by; `order` is from oldest to newest."""
     return order, tuple(wanted[a] for a in order), ndim
 
 
