@@ -8,7 +8,8 @@ observation: no token knows its place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import equinox as eqx
@@ -110,6 +111,32 @@ class NoPrior(eqx.Module):
         return jax.vmap(_normalise)(self.tokens)
 
 
+@dataclass(frozen=True)
+class Forecast:
+    """How each component of a mixture prior forecast the data.
+
+    Attributes:
+        features: how many numbers describe that.
+        of: `(prior, *data) -> [k, features]`.
+    """
+
+    features: int
+    of: Callable[..., Float[Array, "k features"]]
+
+    def make(self, width: int, key: Key[Array, ""]) -> _Forecasts:
+        return _Forecasts(_mlp(self.features, width, HIDDEN, key), self.of)
+
+
+class _Forecasts(eqx.Module):
+    """Adds to each component's token how it forecast the data."""
+
+    mlp: eqx.nn.MLP
+    of: Callable[..., Float[Array, "k features"]] = eqx.field(static=True)
+
+    def __call__(self, tokens: Float[Array, "k m"], prior: Any, *data: Any) -> Array:
+        return jax.vmap(_normalise)(tokens + jax.vmap(self.mlp)(self.of(prior, *data)))
+
+
 class Layer(eqx.Module):
     """A post-norm transformer decoder layer, without positions and masks.
 
@@ -155,6 +182,7 @@ class DistributionTransformer(eqx.Module):
         sources: number of features of each source of observations.
         size: n.
         width, heads, layers, hidden: of the transformer; `hidden` is the feed-forward's.
+        forecast: what the tokens are told of how each component forecast the data.
 
     Source: Whittle et al. (arXiv 2502.02463); log-softmax for the weights in place of the authors'
     normalised sigmoids, and tokens normalised before the first layer, so that layers that add
@@ -165,6 +193,7 @@ class DistributionTransformer(eqx.Module):
     sources: tuple[eqx.nn.MLP, ...]
     layers: Layer  # of all layers, one after the other, so that one is compiled for all
     readout: eqx.nn.MLP
+    forecast: _Forecasts | None
     size: int = eqx.field(static=True)
 
     def __init__(
@@ -177,11 +206,13 @@ class DistributionTransformer(eqx.Module):
         heads: int = 2,
         layers: int = 2,
         hidden: int = 64,
+        forecast: Forecast | None = None,
         key: Key[Array, ""],
     ):
-        source_key, layer_key, readout_key = jax.random.split(key, 3)
+        source_key, layer_key, readout_key, forecast_key = jax.random.split(key, 4)
         keys = jax.random.split(source_key, len(sources))
         self.prior, self.size = prior, size
+        self.forecast = None if forecast is None else forecast.make(width, forecast_key)
         self.sources = tuple(
             _mlp(features, width, HIDDEN, k) for features, k in zip(sources, keys, strict=True)
         )
@@ -206,12 +237,15 @@ class DistributionTransformer(eqx.Module):
             )
         points = [jax.vmap(mlp)(x) for mlp, x in zip(self.sources, data, strict=True)]
         seen = jnp.concatenate(points)
+        tokens = self.prior(prior)
+        if self.forecast is not None:
+            tokens = self.forecast(tokens, prior, *data)
         arrays, static = eqx.partition(self.layers, eqx.is_array)
 
         def layer(tokens: Array, arrays: Layer) -> tuple[Array, None]:
             return eqx.combine(arrays, static)(tokens, seen), None
 
-        return self._read(lax.scan(layer, self.prior(prior), arrays)[0], prior)
+        return self._read(lax.scan(layer, tokens, arrays)[0], prior)
 
     def _read(self, tokens: Float[Array, "k m"], prior: object) -> Mixture:
         """A component for each token, in the coordinates of the prior's."""

@@ -64,7 +64,9 @@ def network(
             prior = FamilyPrior(task.features, components, width, key=prior_key)
         else:
             prior = MixturePrior(task.size, width, relative=relative, key=prior_key)
-        return DistributionTransformer(prior, task.sources, task.size, key=key, **sizes)
+        return DistributionTransformer(
+            prior, task.sources, task.size, forecast=task.forecast, key=key, **sizes
+        )
 
     return init
 

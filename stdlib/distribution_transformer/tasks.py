@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
@@ -28,6 +29,7 @@ from ppl import (
     uniform,
 )
 from stdlib.distribution_transformer.mixture import Mixture, gmm
+from stdlib.distribution_transformer.network import Forecast
 
 Choices = dict[str, Any]
 
@@ -45,6 +47,7 @@ class Task:
         size: n.
         sources: features of each source.
         features: of the prior; 0 for a mixture.
+        forecast: what the tokens are told of how each component forecast the data, if anything.
     """
 
     joint: Any
@@ -55,6 +58,7 @@ class Task:
     size: int
     sources: tuple[int, ...]
     features: int = 0
+    forecast: Forecast | None = None
 
 
 def _log_uniform(low: float, high: float, shape: tuple[int, ...] = ()) -> Any:
@@ -226,6 +230,16 @@ KINDS = np.array([0.7, 0.2, 0.1], np.float32)
 """Of a range reading: of the target, of something in front (exponential), of anything."""
 
 
+def start_prior() -> Mixture:
+    """N(START_LOC, I) as four components, either side of the mean along each place's axis, with the
+    same mean and covariance (a divergence of 0.004 nats): equal ones would be equal tokens."""
+    apart = 0.6
+    sides = np.array([[a, 0, b, 0] for a in (-1, 1) for b in (-1, 1)], np.float32)
+    within = np.sqrt([1 - apart**2, 1.0, 1 - apart**2, 1.0]).astype(np.float32)
+    tril = jnp.broadcast_to(jnp.diag(within), (4, 4, 4))
+    return Mixture(jnp.full(4, -np.log(4.0)), jnp.asarray(START_LOC + apart * sides), tril)
+
+
 def range_of(x: Float[Array, "*batch 4"]) -> Array:
     """The distance from the sensor, of a state (position, velocity) along two axes."""
     return jnp.hypot(x[..., 0], x[..., 2])
@@ -284,6 +298,25 @@ def scattered_mixture(c: Choices) -> Mixture:
     return prior_mixture({"weights": c["weights"], "loc": loc, "scale_tril": tril})
 
 
+def sensor_forecast(prior: Mixture, distance: Array, direction: Array) -> Float[Array, "k 12"]:
+    """For each component: how far the readings are from those at its mean, in standard deviations
+    of the noise, and how these move with the component's coordinates."""
+    reading, (sine, cosine) = 2 * (distance[0, 0] + 1), direction[0]
+
+    def component(loc: Array, tril: Array) -> Array:
+        at = jnp.maximum(range_of(loc), 0.01)
+        sd = 0.1 * (at + 1)
+        across, along = loc[0] / at, loc[2] / at  # sine and cosine of the bearing
+        turn = jnp.arctan2(sine * along - cosine * across, cosine * along + sine * across)
+        rows = jnp.array([[across, 0, along, 0], [along / at, 0, -across / at, 0]])
+        slopes = rows @ tril / jnp.array([sd, BEARING_SD])[:, None]
+        misses = jnp.array([(reading - at) / sd, turn / BEARING_SD])
+        squash = lambda x: x / (1 + jnp.abs(x) / 10)
+        return jnp.concatenate([squash(misses), jnp.array([at / 2, turn]), squash(slopes.ravel())])
+
+    return jax.vmap(component)(prior.loc, prior.scale_tril)
+
+
 fusion = Task(
     joint=fusion_joint,
     prior=scattered_mixture,
@@ -292,5 +325,6 @@ fusion = Task(
     through=tfb.Identity,
     size=4,
     sources=(1, 2),
+    forecast=Forecast(12, sensor_forecast),
 )
 """One step of a filter for position and velocity in the plane, from range and bearing."""
