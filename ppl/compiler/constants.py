@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from ppl import _compat
 from ppl.compiler.axis_rules import ELEMENTWISE
@@ -85,6 +86,24 @@ def _gather(eqn: Eqn, vals: Sequence[Val]) -> list[Val] | None:
     return [Val(jnp.broadcast_to(out.array, shape), out.axes)]
 
 
+def _rows(eqn: Eqn, vals: Sequence[Val]) -> list[Val] | None:
+    """An array indexed by a choice with the values 0, 1, ..., its length - 1, is the array."""
+    operand, *starts = vals
+    sizes, array = list(eqn.params["slice_sizes"]), operand.array
+    by = [d for d, start in enumerate(starts) if start.axes]
+    if operand.axes or len(by) != 1 or sizes[by[0]] != 1:
+        return None
+    d, index = by[0], starts[by[0]]
+    if len(index.axes) != 1 or not np.array_equal(index.array, np.arange(operand.shape[d])):
+        return None
+    sizes[d] = operand.shape[d]
+    if tuple(sizes) != operand.shape:
+        at = [0 if i == d else start.array for i, start in enumerate(starts)]
+        array = lax.dynamic_slice(array, at, sizes)
+    numpy = np if isinstance(array, np.ndarray) else jnp
+    return [Val(numpy.expand_dims(numpy.moveaxis(array, d, 0), 1 + d), index.axes)]
+
+
 _MOST = 4096
 """Entries of a table that are computed in advance: more would weigh in the compiled program."""
 
@@ -94,4 +113,5 @@ _rules: dict[str, Callable[[Eqn, Sequence[Val]], list[Val] | None]] = {
     "transpose": _transpose,
     "squeeze": _squeeze,
     "gather": _gather,
+    "dynamic_slice": _rows,
 }

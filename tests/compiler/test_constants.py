@@ -57,6 +57,28 @@ def test_one_lookup_for_all_lanes():
     assert set(lookups(jax.make_jaxpr(run)(params).jaxpr)) == {VALUES}
 
 
+def test_indexing_by_all_values_is_no_lookup():
+    """Rows, columns, and single numbers by a choice with the values 0, 1, 2, and the plain sum."""
+
+    def objective():
+        table = param("table", np.stack([ROWS, ROWS**2]))
+        z = categorical.enum(jnp.log(P))
+        return jnp.sum(table[:, z] ** 2) + table[1, z, 0] * jnp.take(P, z) + jnp.sum(table[0, z])
+
+    def exact(table):
+        cost = lambda z: jnp.sum(table[:, z] ** 2) + table[1, z, 0] * P[z] + jnp.sum(table[0, z])
+        return sum(P[z] * cost(z) for z in range(VALUES))
+
+    est = vi.compile(objective)
+    params = est.init(jax.random.key(0))
+    run = lambda p: est.value_and_grad(jax.random.key(0), p)
+    value, grad = jax.jit(run)(params)
+    expected, expected_grad = jax.value_and_grad(exact)(params["table"])
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(grad["table"], expected_grad, rtol=1e-5)
+    assert len([*lookups(jax.make_jaxpr(run)(params).jaxpr)]) == 1  # of `take`
+
+
 def test_one_choice_decides_for_a_whole_array():
     """A scalar predicate of `select_n` is a table of less rank than its cases."""
 
