@@ -59,7 +59,8 @@ def param(name: str, init: Any, support: Support = real) -> Any:
     Args:
         name: global name of the parameter.
         init: initial value: an array or number, a pytree, an Equinox module, or a function
-            `key -> value` for a random one.
+            `key -> value` for a random one. Arrays of floats train, and floats in other pytrees
+            than Equinox modules, where a float is a constant of the network.
         support: set in which the values stay; they are optimised in unconstrained space.
 
     Returns:

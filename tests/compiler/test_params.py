@@ -90,6 +90,22 @@ def test_an_equinox_module(key):
         np.testing.assert_allclose(ours, plain, rtol=1e-5)
 
 
+class Scaled(eqx.Module):
+    weight: jax.Array
+    scale: float = 0.5
+
+
+def test_a_float_in_a_module_is_a_constant(key):
+    est = compile(lambda: jnp.sum(param("net", Scaled(jnp.ones(2))).weight * 3.0) * 0.5)
+    params = est.init(key)
+    assert params["net"].scale == 0.5 and isinstance(params["net"].scale, float)
+    grad = est.grad(key, params)["net"]
+    assert grad.scale is None
+    np.testing.assert_allclose(grad.weight, [1.5, 1.5])
+    tree = compile(lambda: param("tree", {"scale": 0.5})["scale"] ** 2)
+    np.testing.assert_allclose(tree.grad(key, tree.init(key))["tree"]["scale"], 1.0)
+
+
 def test_an_initialiser_is_a_function_of_the_key():
     def objective():
         net = param("net", network)

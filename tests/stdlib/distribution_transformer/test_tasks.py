@@ -21,7 +21,9 @@ def test_the_first_prior_has_the_moments_of_the_normal_law():
 def prior() -> Mixture:
     """Four components, none at the sensor."""
     loc, tril = np.random.default_rng(0).normal(size=(2, 4, 4, 4)).astype(np.float32)
-    return Mixture(jnp.zeros(4), loc[:, 0] + np.float32(2.0), np.tril(tril, -1) / 5 + 0.3 * np.eye(4))
+    return Mixture(
+        jnp.zeros(4), loc[:, 0] + np.float32(2.0), np.tril(tril, -1) / 5 + 0.3 * np.eye(4)
+    )
 
 
 def test_a_forecast_is_the_sensors_linearised():
