@@ -22,8 +22,8 @@ def log_density(x):
 
 def test_moments_of_a_correlated_normal_law():
     """Eight chains under `jit` and `vmap`. With at least 1,000 effective draws a mean's standard
-    error is at most .032 sd and a variance's .045: .25 is 5.5 of the latter (false alarm rate 4e-8);
-    a bias twice as large always shows."""
+    error is at most .032 sd and a variance's .045: .25 is 5.5 of the latter (false alarm rate
+    4e-8); a bias twice as large always shows."""
     from blackjax.diagnostics import effective_sample_size
 
     chain = lambda key: vi.nuts(key, log_density, jnp.zeros(2), num_warmup=200, num_samples=400)
