@@ -42,6 +42,7 @@ from ppl.compiler.loops import lower_scan
 from ppl.compiler.noise import NOISE, Noise
 from ppl.compiler.plan import CannotEnumerate, Plan
 from ppl.compiler.strategies.base import Choice, View
+from ppl.compiler.sums import Sum, as_sum
 from ppl.compiler.tables import (
     Conflict,
     Factor,
@@ -89,6 +90,8 @@ class Lowering:
         self.analysis, self.region = plan.analysis, plan.region
         self.env: dict[Var, Val] = {v: Val(x) for v, x in env.items()}
         self.boxed: dict[Var, Array] = {}
+        self.sums: dict[Var, Sum] = {}
+        """variables that are sums over axes of an array"""
         self.own_log_density: dict[Eqn, Val] = {}
         """of each choice's value at itself, where its strategy computed that anyway"""
         self.chain_starts: dict[Source, int] = {}
@@ -134,7 +137,10 @@ class Lowering:
 
     def _plain(self, eqn: Eqn) -> None:
         vals = [self.read(a) for a in eqn.ins]
-        if (known := constants.evaluate(eqn, vals)) is not None:
+        if (total := as_sum(eqn, vals, self.sums)) is not None:
+            self.sums[eqn.outs[0]] = total
+            outs = [Val(total.total)]
+        elif (known := constants.evaluate(eqn, vals)) is not None:
             outs = known
         elif eqn.kind in _ELEMENTWISE:
             outs = elementwise(
