@@ -6,6 +6,7 @@ What stands there between `<!-- NAME -->` and `<!-- end -->` is replaced, for ea
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -124,10 +125,35 @@ def fit(results: list[dict[str, Any]]) -> str:
     return table(["model", "", "steps / s", "vi.fit / it", "first call, s"], rows)
 
 
+def variance(results: list[dict[str, Any]]) -> str:
+    columns = ["plan", "n", "sd", "µs", "variance x time / best", "\\|z\\|", "shows"]
+    parts = []
+    for result in results:
+        able = [r for r in result["rows"] if r["refused"] is None]
+        rows = [variance_row(r, result["reference"]) for r in sorted(able, key=_by_cost)]
+        parts += [f"{result['name']}:", table(columns, rows)]
+    return "\n\n".join(parts)
+
+
+def variance_row(row: dict[str, Any], reference: str) -> list[str]:
+    relative = "" if row["biased"] else f"{row['relative']:.2f}" if row["relative"] < 1e9 else "-"
+    z = "" if row["name"] == reference else f"{row['z']:.1f}" + ", biased" * bool(row["biased"])
+    sd, time = f"{math.sqrt(row['variance']):.3g}", f"{row['seconds'] * 1e6:.3g}"
+    return [row["name"], str(row["samples"]), sd, time, relative, z, f"{row['catches']:.1%}"]
+
+
+def _by_cost(row: dict[str, Any]) -> tuple[float, float]:
+    """Two plans without variance go by time, and so do those beside them."""
+    return row["relative"], row["cost"]
+
+
+SUITES = {"training": training, "growth": growth, "fit": fit, "variance": variance}
+
+
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "outputs")
     text = README.read_text()
-    for name, show in {"training": training, "growth": growth, "fit": fit}.items():
+    for name, show in SUITES.items():
         path, mark = folder / f"{name}.json", f"<!-- {name} -->"
         if path.exists():
             found = json.loads(path.read_text())
