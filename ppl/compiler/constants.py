@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -100,7 +101,7 @@ def _rows(eqn: Eqn, vals: Sequence[Val]) -> list[Val] | None:
     if tuple(sizes) != operand.shape:
         at = [0 if i == d else start.array for i, start in enumerate(starts)]
         array = lax.dynamic_slice(array, at, sizes)
-    numpy = np if isinstance(array, np.ndarray) else jnp
+    numpy: Any = np if isinstance(array, np.ndarray) else jnp
     return [Val(numpy.expand_dims(numpy.moveaxis(array, d, 0), 1 + d), index.axes)]
 
 
