@@ -41,6 +41,8 @@ from ppl.compiler.influence import (
 from ppl.compiler.loops import lower_scan
 from ppl.compiler.noise import NOISE, Noise
 from ppl.compiler.plan import CannotEnumerate, Plan
+from ppl.compiler.pooling import pooled
+from ppl.compiler.slices import Split, splits
 from ppl.compiler.strategies.base import Choice, View
 from ppl.compiler.sums import Sum, as_sum
 from ppl.compiler.tables import (
@@ -61,6 +63,7 @@ from ppl.compiler.worlds import Shares
 from ppl.lang.keys import choice_key
 from ppl.lang.seed import Keys
 from ppl.lang.staged import Atom, Block, Eqn, Lit, Var, equal_literals
+from ppl.lang.standard_noise import Ready
 
 
 class Lowering:
@@ -92,6 +95,10 @@ class Lowering:
         self.boxed: dict[Var, Array] = {}
         self.sums: dict[Var, Sum] = {}
         """variables that are sums over axes of an array"""
+        self.splits: dict[Eqn, Split] = {}
+        """slices that are parts of a split"""
+        self.pooled: dict[Eqn, Callable[[], Ready]] = {}
+        """what makes the noise of choices that is drawn together with that of others"""
         self.own_log_density: dict[Eqn, Val] = {}
         """of each choice's value at itself, where its strategy computed that anyway"""
         self.chain_starts: dict[Source, int] = {}
@@ -106,7 +113,7 @@ class Lowering:
     def run(self, key: jax.Array) -> list[Array]:
         """Estimates of the program's results."""
         block = self.plan.staged.block
-        frame = Frame(Keys(key, make=self.noise.choice_key))
+        frame = Frame(Keys(key, mark=self.noise.mark))
         frame.factors[WORLDS] = always(WORLDS, self.plan.worlds.size)
         self.block(block, frame)
         outs = [self.estimate_of(a) for a in block.outs]
@@ -124,6 +131,9 @@ class Lowering:
         return self.read(atom).array
 
     def block(self, block: Block, frame: Frame) -> None:
+        self.splits.update(splits(block))
+        if self.noise.draw is NOISE.draw:
+            self.pooled.update(pooled(block, frame.keys, self.plan))
         for var in block.ins:
             self._estimate(var, frame)
         for eqn in block.eqns:
@@ -142,6 +152,8 @@ class Lowering:
             outs = [Val(total.total)]
         elif (known := constants.evaluate(eqn, vals)) is not None:
             outs = known
+        elif eqn in self.splits:
+            outs = [self.splits[eqn].part(eqn, *vals)]
         elif eqn.kind in _ELEMENTWISE:
             outs = elementwise(
                 lambda *xs: eqn.run(xs), vals, scalars=eqn.kind not in ("select_n", "clamp")
@@ -182,7 +194,8 @@ class Lowering:
 
     def _site(self, eqn: Eqn, frame: Frame) -> None:
         source, plan = Site(eqn), self.plan
-        new_key = frame.keys.next(eqn)
+        alone = frame.keys.next(eqn)
+        new_key = self.pooled.get(eqn, alone)
         if eqn.outs[0] not in self.region.plain:
             return
         joint = eqn in plan.joint

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 from jaxtyping import Array
 
-from ppl.lang.keys import choice_key
+from ppl.lang.keys import choice_mark
 from ppl.lang.primitives import draw
 
 
@@ -18,13 +17,13 @@ class Noise:
     """Where an estimator's random numbers come from.
 
     Attributes:
-        choice_key: `(base key, address, n) -> key` of the n-th draw at an address; everything
-            random that a strategy does there comes from it.
+        mark: `(address, n) -> uint32[2]`, what makes the base key that of the n-th draw at an
+            address (`keys.marked`); everything random that a strategy does there comes from it.
         draw: `(key, parameters, **params of the choice's equation) -> value`, for draws of choices
             that are not differentiated along their paths.
     """
 
-    choice_key: Callable[[jax.Array, str, Any], jax.Array] = choice_key
+    mark: Callable[[str, Any], Any] = choice_mark
     draw: Callable[..., Array] = draw
 
 

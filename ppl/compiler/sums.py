@@ -26,7 +26,7 @@ class Sum:
 
     @property
     def total(self) -> Array:
-        return jnp.sum(self.array, self.axes)
+        return jnp.sum(self.array, self.axes) if self.axes else self.array
 
 
 def as_sum(eqn: Eqn, vals: Sequence[Val], known: Mapping[Var, Sum]) -> Sum | None:

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Key
 
 from ppl.compiler.moments import Sampler
 from ppl.compiler.noise import Noise
-from ppl.lang.keys import choice_key
+from ppl.lang.keys import choice_mark
 
 if TYPE_CHECKING:
     from ppl.compiler.estimator import Estimator
@@ -80,14 +80,14 @@ def gradient_variance(
     places = {a: i for i, a in enumerate(dict.fromkeys(drawn))}
 
     def gradient(key: Key[Array, ""], redraw: Bool[Array, " choices"]) -> Array:
-        def make(base: Array, address: str, n: Any) -> Array:
-            own = choice_key(base, address, n)
+        def mark(address: str, n: Any) -> Any:
+            own = choice_mark(address, n)
             if address not in places:
                 return own
-            other = choice_key(base, f"{address} redrawn", n)
+            other = choice_mark(f"{address} redrawn", n)
             return jnp.where(redraw[places[address]], other, own)
 
-        grad = estimator.with_noise(Noise(choice_key=make)).grad(key, dict(params), *data)
+        grad = estimator.with_noise(Noise(mark=mark)).grad(key, dict(params), *data)
         return ravel_pytree(grad)[0]
 
     def one(key: Key[Array, ""]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from jaxtyping import Array, ArrayLike
 
 from ppl import _compat
 from ppl.errors import ShapeError
+from ppl.lang.standard_noise import StandardNoise
 from ppl.lang.supports import Support, real
 from ppl.lang.weak_derivatives import WeakRule
 
@@ -51,6 +52,9 @@ class Family:
         support: the support, or a function of the parameters' values.
         sample: `(key, shape, **params)`; draws an array of shape `shape + event_shape`. The
             parameters broadcast to the batch shape `shape`.
+        noise: where `sample` calls it once, and uses its key for nothing else, with the shape
+            `shape + noise_event_shape` and the parameters' common dtype; else `None`.
+        noise_event_shape: as `event_shape`, which it is if it is `None`.
         log_density: `(value, **params)`; the natural log of the density per batch element.
         probability: `(value, **params)`; the exponential of the log-density, where no logarithm is
             needed for it (a discrete distribution given by probabilities), else `None`.
@@ -100,6 +104,8 @@ class Family:
     shifts: Mapping[str, Callable[..., Array]] = field(default_factory=dict)
     alternatives: frozenset[str] = frozenset()
     defaults: Mapping[str, Any] | None = None
+    noise: StandardNoise | None = None
+    noise_event_shape: Callable[[dict[str, tuple[int, ...]]], tuple[int, ...]] | None = None
     tfp: Callable[..., Any] | None = None
 
     def __repr__(self) -> str:
@@ -154,6 +160,13 @@ class Family:
         if self.kind == "float":
             return jnp.result_type(*(p.dtype for p in params.values()))
         return jnp.dtype(bool) if self.kind == "bool" else jnp.dtype("int32")
+
+    def noise_aval(self, shape: tuple[int, ...], params: Mapping[str, Any]) -> jax.ShapeDtypeStruct:
+        """Of the noise that makes a draw of lanes `shape`."""
+        event_shape = self.noise_event_shape or self.event_shape
+        event = event_shape({n: p.shape for n, p in params.items()})
+        dtype = jnp.result_type(*(p.dtype for p in params.values()))
+        return jax.ShapeDtypeStruct((*shape, *event), dtype)
 
     def support_of(self, params: Mapping[str, Any]) -> Support:
         return self.support if isinstance(self.support, Support) else self.support(**params)

@@ -25,11 +25,18 @@ _ODD = np.uint32(0x9E3779B9)
 from small seeds."""
 
 
-def choice_key(key: jax.Array, address: str, n: Any) -> jax.Array:
-    """The key of the n-th draw (n may be traced) at an address."""
+def choice_mark(address: str, n: Any) -> Any:
+    """What makes a base key that of the n-th draw (n may be traced) at an address: `uint32[2]`."""
     digest = hashlib.blake2b(address.encode(), digest_size=8).digest()
     place, first = np.frombuffer(digest, "<u4")
-    return _marked(key, first + jnp.uint32(n) * _ODD, place)
+    if isinstance(n, int):
+        return np.array([(int(first) + n * int(_ODD)) % 2**32, place], np.uint32)
+    return jnp.stack([first + jnp.uint32(n) * _ODD, place])
+
+
+def choice_key(key: jax.Array, address: str, n: Any) -> jax.Array:
+    """The key of the n-th draw (n may be traced) at an address."""
+    return marked(key, choice_mark(address, n))
 
 
 def key_beside(key: jax.Array, purpose: str) -> jax.Array:
@@ -42,16 +49,19 @@ def key_beside(key: jax.Array, purpose: str) -> jax.Array:
 
 def sample_keys(key: jax.Array, num_samples: int) -> jax.Array:
     """The base keys of independent samples."""
-    return jax.vmap(lambda i: _marked(key, np.uint32(0), i * _ODD))(
-        jnp.arange(num_samples, dtype=jnp.uint32)
-    )
+    numbers = jnp.arange(num_samples, dtype=jnp.uint32) * _ODD
+    return jax.vmap(lambda i: marked(key, jnp.stack([jnp.zeros_like(i), i])))(numbers)
 
 
-def _marked(key: jax.Array, high: Any, low: Any) -> jax.Array:
-    """Another key for each `(high, low)`."""
+def marked(key: jax.Array, marks: Any) -> jax.Array:
+    """Another key for each mark: keys `[...]` for marks `[..., 2]`."""
     key = key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
-    generator = jax.random.key_impl(key)
-    if generator not in _COUNTER_BASED:
-        return jax.random.fold_in(jax.random.fold_in(key, low), high)
-    words = jax.random.key_data(key) ^ jnp.stack([high, low])
-    return jax.random.wrap_key_data(words, impl=generator)
+    if not is_counter_based(key):
+        return jax.random.fold_in(jax.random.fold_in(key, marks[1]), marks[0])
+    words = jax.random.key_data(key) ^ marks
+    return jax.random.wrap_key_data(words, impl=jax.random.key_impl(key))
+
+
+def is_counter_based(key: jax.Array) -> bool:
+    """Whether the generator draws with many keys at once what it draws with each alone."""
+    return jax.random.key_impl(key) in _COUNTER_BASED

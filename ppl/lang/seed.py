@@ -8,8 +8,8 @@ it is scanned or unrolled.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial, wraps
 from typing import Any
 
 import equinox as eqx
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ppl import _compat
-from ppl.lang.keys import choice_key
+from ppl.lang.keys import choice_mark, marked
 from ppl.lang.primitives import draw
 from ppl.lang.staged import Atom, Block, Eqn, Lit, Var, initial_params, stage
 
@@ -57,10 +57,10 @@ class Keys:
         self,
         key: jax.Array,
         offsets: dict[str, Any] | None = None,
-        make: Callable[[jax.Array, str, Any], jax.Array] = choice_key,
+        mark: Callable[[str, Any], Any] = choice_mark,
     ):
-        """`make(key, address, n)`: the key of the n-th draw at an address."""
-        self.key, self.make = key, make
+        """`mark(address, n)`: what makes the base key that of the n-th draw at an address."""
+        self.key, self.mark = key, mark
         self.offsets: dict[str, Any] = offsets or {}
 
     def next(self, eqn: Eqn) -> Callable[[], jax.Array]:
@@ -69,7 +69,16 @@ class Keys:
         n = self.offsets.get(address, 0)
         self.offsets[address] = n + 1
 
-        return lambda: self.make(self.key, address, n)
+        return lambda: marked(self.key, self.mark(address, n))
+
+    def ahead(self, block: Block) -> Iterator[tuple[Eqn, Callable[[], Any]]]:
+        """The choices of a block, but for those in inner blocks, and what makes their marks."""
+        walk = Keys(self.key, dict(self.offsets), self.mark)
+        for eqn in block.eqns:
+            if eqn.kind == "site":
+                address = address_of(eqn)
+                yield eqn, partial(self.mark, address, walk.offsets.get(address, 0))
+            walk.skip(eqn)
 
     def inside(self, eqn: Eqn, step: Any = 0) -> Keys:
         """The keys inside a block of `eqn`, at a loop's step."""
@@ -79,7 +88,7 @@ class Keys:
         return Keys(
             self.key,
             {**self.offsets, **{a: self.offsets.get(a, 0) + step * n for a, n in per_step.items()}},
-            self.make,
+            self.mark,
         )
 
     def skip(self, eqn: Eqn) -> None:

@@ -247,6 +247,11 @@ def follows_path(strategy: Strategy) -> bool:
     return strategy.kind == "path" or getattr(strategy, "follows_path", False)
 
 
+def draws_once(strategy: Strategy) -> bool:
+    """Whether all that is random in a choice is one draw of it as it is."""
+    return getattr(strategy, "draws_once", False)
+
+
 def relaxes(strategy: Strategy) -> bool:
     """Whether a discrete choice becomes a float, which may lie between the values that it has."""
     return getattr(strategy, "relaxes", False)

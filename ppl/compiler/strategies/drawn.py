@@ -22,6 +22,7 @@ class Drawn:
 
     name: ClassVar[str] = "drawn"
     kind: ClassVar[Kind] = "path"
+    draws_once: ClassVar[bool] = True
 
     @property
     def baseline(self) -> str:

@@ -25,6 +25,7 @@ class Dropped:
     name: ClassVar[str] = "dropped"
     baseline: ClassVar[str] = "none"
     kind: ClassVar[Kind] = "path"
+    draws_once: ClassVar[bool] = True
     biased: ClassVar[str] = "the derivative of its probabilities is dropped"
 
     def refusal(self, eqn: Eqn) -> str | None:

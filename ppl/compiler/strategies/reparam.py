@@ -23,6 +23,7 @@ class Reparam:
     name: ClassVar[str] = "reparam"
     baseline: ClassVar[str] = "none"
     kind: ClassVar[Kind] = "path"
+    draws_once: ClassVar[bool] = True
 
     def refusal(self, eqn: Eqn) -> str | None:
         family = eqn.params["family"]

@@ -95,6 +95,10 @@ class Score:
         return found if isinstance(found, ControlVariate) else None
 
     @property
+    def draws_once(self) -> bool:
+        return self.control is None
+
+    @property
     def biased(self) -> str | None:
         return baseline(self.baseline).biased
 

@@ -12,6 +12,7 @@ from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions._counts import bernoulli_terms
 from ppl.lang.distributions._safe import Alternative, only_where, safe_log, softplus
 from ppl.lang.family import Family, Relaxation
+from ppl.lang.standard_noise import standard_uniform
 from ppl.lang.supports import integer_interval
 
 
@@ -19,7 +20,7 @@ def _sample(
     key: Array, shape: tuple[int, ...], logits: Alternative = None, probs: Alternative = None
 ) -> Array:
     p = jax.nn.sigmoid(logits) if probs is None else probs
-    return (jax.random.uniform(key, shape, p.dtype) < p).astype(jnp.int32)
+    return (standard_uniform(key, shape, p.dtype) < p).astype(jnp.int32)
 
 
 def choose(value: Array, if_one: Array, if_zero: Array) -> Array:
@@ -56,6 +57,7 @@ bernoulli = make_distribution(
         enumerate=lambda params: jnp.arange(2, dtype=jnp.int32),
         relaxation=Relaxation(lambda weights: weights[1], mixed_log_density),
         alternatives=frozenset({"logits", "probs"}),
+        noise=standard_uniform,
         tfp=tfp.distributions.Bernoulli,
     )
 )

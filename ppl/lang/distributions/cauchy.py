@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 from tensorflow_probability.substrates import jax as tfp
@@ -13,11 +12,12 @@ from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions._safe import only_where
 from ppl.lang.distributions._weak import CAUCHY, HALF_CAUCHY
 from ppl.lang.family import Family
+from ppl.lang.standard_noise import standard_cauchy
 from ppl.lang.supports import greater_than
 
 
 def _sample(key: Array, shape: tuple[int, ...], loc: Array, scale: Array) -> Array:
-    return loc + scale * jax.random.cauchy(key, shape, jnp.result_type(loc, scale))
+    return loc + scale * standard_cauchy(key, shape, jnp.result_type(loc, scale))
 
 
 def _log_density(value: Array, loc: Array, scale: Array) -> Array:
@@ -33,6 +33,7 @@ cauchy = make_distribution(
         _log_density,
         reparam="explicit",
         weak_derivatives=CAUCHY,
+        noise=standard_cauchy,
         tfp=tfp.distributions.Cauchy,
     )
 )
@@ -41,7 +42,7 @@ within `scale` > 0 of the median `loc`."""
 
 
 def _half_sample(key: Array, shape: tuple[int, ...], loc: Array, scale: Array) -> Array:
-    return loc + scale * jnp.abs(jax.random.cauchy(key, shape, jnp.result_type(loc, scale)))
+    return loc + scale * jnp.abs(standard_cauchy(key, shape, jnp.result_type(loc, scale)))
 
 
 def _half_log_density(value: Array, loc: Array, scale: Array) -> Array:
@@ -57,6 +58,7 @@ half_cauchy = make_distribution(
         support=lambda loc, scale: greater_than(loc),
         reparam="explicit",
         weak_derivatives=HALF_CAUCHY,
+        noise=standard_cauchy,
         tfp=tfp.distributions.HalfCauchy,
     )
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 from tensorflow_probability.substrates import jax as tfp
@@ -11,11 +10,12 @@ from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions._safe import only_where
 from ppl.lang.distributions._weak import EXPONENTIAL
 from ppl.lang.family import Family
+from ppl.lang.standard_noise import standard_exponential
 from ppl.lang.supports import nonnegative
 
 
 def _sample(key: Array, shape: tuple[int, ...], rate: Array) -> Array:
-    return jax.random.exponential(key, shape, rate.dtype) / rate
+    return standard_exponential(key, shape, rate.dtype) / rate
 
 
 def _log_density(value: Array, rate: Array) -> Array:
@@ -31,6 +31,7 @@ exponential = make_distribution(
         support=nonnegative,
         reparam="explicit",
         weak_derivatives=EXPONENTIAL,
+        noise=standard_exponential,
         tfp=tfp.distributions.Exponential,
     )
 )

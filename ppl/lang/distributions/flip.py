@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 from tensorflow_probability.substrates import jax as tfp
@@ -10,11 +9,12 @@ from tensorflow_probability.substrates import jax as tfp
 from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions.bernoulli import choose, log_density, mixed_log_density
 from ppl.lang.family import Family, Relaxation
+from ppl.lang.standard_noise import standard_uniform
 from ppl.lang.supports import boolean
 
 
 def _sample(key: Array, shape: tuple[int, ...], p: Array) -> Array:
-    return jax.random.uniform(key, shape, p.dtype) < p
+    return standard_uniform(key, shape, p.dtype) < p
 
 
 flip = make_distribution(
@@ -30,6 +30,7 @@ flip = make_distribution(
         relaxation=Relaxation(
             lambda weights: weights[1], lambda value, p: mixed_log_density(value, probs=p)
         ),
+        noise=standard_uniform,
         tfp=lambda p: tfp.distributions.Bernoulli(probs=p, dtype=jnp.bool_),
     )
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 from tensorflow_probability.substrates import jax as tfp
@@ -12,6 +11,7 @@ from ppl.lang.distributions._counts import bernoulli_terms, to_int
 from ppl.lang.distributions._safe import Alternative, as_float, is_count, only_if_possible, softplus
 from ppl.lang.distributions._weak import GEOMETRIC, GEOMETRIC_SHIFTS
 from ppl.lang.family import Family
+from ppl.lang.standard_noise import standard_exponential
 from ppl.lang.supports import nonnegative_integer
 
 
@@ -19,7 +19,7 @@ def _sample(
     key: Array, shape: tuple[int, ...], logits: Alternative = None, probs: Alternative = None
 ) -> Array:
     rate = softplus(logits) if probs is None else -jnp.log1p(-probs)  # -log of a failure
-    return to_int(jnp.floor(jax.random.exponential(key, shape, rate.dtype) / rate))
+    return to_int(jnp.floor(standard_exponential(key, shape, rate.dtype) / rate))
 
 
 def _log_density(value: Array, logits: Alternative = None, probs: Alternative = None) -> Array:
@@ -41,6 +41,7 @@ geometric = make_distribution(
         alternatives=frozenset({"logits", "probs"}),
         weak_derivatives=GEOMETRIC,
         shifts=GEOMETRIC_SHIFTS,
+        noise=standard_exponential,
         tfp=tfp.distributions.Geometric,
     )
 )

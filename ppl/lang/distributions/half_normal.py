@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 from tensorflow_probability.substrates import jax as tfp
@@ -13,11 +12,12 @@ from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions._safe import only_where
 from ppl.lang.distributions._weak import HALF_NORMAL
 from ppl.lang.family import Family
+from ppl.lang.standard_noise import standard_normal
 from ppl.lang.supports import nonnegative
 
 
 def _sample(key: Array, shape: tuple[int, ...], scale: Array) -> Array:
-    return scale * jnp.abs(jax.random.normal(key, shape, scale.dtype))
+    return scale * jnp.abs(standard_normal(key, shape, scale.dtype))
 
 
 def _log_density(value: Array, scale: Array) -> Array:
@@ -34,6 +34,7 @@ half_normal = make_distribution(
         support=nonnegative,
         reparam="explicit",
         weak_derivatives=HALF_NORMAL,
+        noise=standard_normal,
         tfp=tfp.distributions.HalfNormal,
     )
 )

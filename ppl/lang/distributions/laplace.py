@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 from tensorflow_probability.substrates import jax as tfp
@@ -12,10 +11,11 @@ from tensorflow_probability.substrates import jax as tfp
 from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions._weak import LAPLACE
 from ppl.lang.family import Family
+from ppl.lang.standard_noise import standard_laplace
 
 
 def _sample(key: Array, shape: tuple[int, ...], loc: Array, scale: Array) -> Array:
-    return loc + scale * jax.random.laplace(key, shape, jnp.result_type(loc, scale))
+    return loc + scale * standard_laplace(key, shape, jnp.result_type(loc, scale))
 
 
 def _log_density(value: Array, loc: Array, scale: Array) -> Array:
@@ -32,6 +32,7 @@ laplace = make_distribution(
         _log_density,
         reparam="explicit",
         weak_derivatives=LAPLACE,
+        noise=standard_laplace,
         tfp=tfp.distributions.Laplace,
     )
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 from tensorflow_probability.substrates import jax as tfp
@@ -12,6 +11,7 @@ from ppl.lang.distributions._safe import only_where
 from ppl.lang.distributions._weak import LOG_NORMAL
 from ppl.lang.distributions.normal import log_density_of_noise
 from ppl.lang.family import Family
+from ppl.lang.standard_noise import standard_normal
 from ppl.lang.supports import positive
 
 
@@ -22,7 +22,7 @@ def _sample(key: Array, shape: tuple[int, ...], loc: Array, scale: Array) -> Arr
 def _sample_with_log_density(
     key: Array, shape: tuple[int, ...], loc: Array, scale: Array
 ) -> tuple[Array, Array]:
-    noise = jax.random.normal(key, shape, jnp.result_type(loc, scale))
+    noise = standard_normal(key, shape, jnp.result_type(loc, scale))
     log_value = loc + scale * noise
     return jnp.exp(log_value), log_density_of_noise(noise, scale) - log_value
 
@@ -44,6 +44,7 @@ log_normal = make_distribution(
         support=positive,
         reparam="explicit",
         weak_derivatives=LOG_NORMAL,
+        noise=standard_normal,
         tfp=tfp.distributions.LogNormal,
     )
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 from tensorflow_probability.substrates import jax as tfp
@@ -11,10 +10,11 @@ from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions._safe import softplus
 from ppl.lang.distributions._weak import LOGISTIC
 from ppl.lang.family import Family
+from ppl.lang.standard_noise import standard_logistic
 
 
 def _sample(key: Array, shape: tuple[int, ...], loc: Array, scale: Array) -> Array:
-    return loc + scale * jax.random.logistic(key, shape, jnp.result_type(loc, scale))
+    return loc + scale * standard_logistic(key, shape, jnp.result_type(loc, scale))
 
 
 def _log_density(value: Array, loc: Array, scale: Array) -> Array:
@@ -30,6 +30,7 @@ logistic = make_distribution(
         _log_density,
         reparam="explicit",
         weak_derivatives=LOGISTIC,
+        noise=standard_logistic,
         tfp=tfp.distributions.Logistic,
     )
 )

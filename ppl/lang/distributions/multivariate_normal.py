@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 from tensorflow_probability.substrates import jax as tfp
@@ -15,6 +14,7 @@ from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions._linalg import log_diagonal, multiply, solve_lower, square_event
 from ppl.lang.distributions._weak import NORMAL_VECTOR
 from ppl.lang.family import Family
+from ppl.lang.standard_noise import standard_normal
 from ppl.lang.supports import real_vector
 
 
@@ -33,7 +33,7 @@ def _event_shape(family: str, scale: str, rank: int) -> Callable:
 
 
 def _noise(key: Array, shape: tuple[int, ...], loc: Array, scale: Array) -> Array:
-    return jax.random.normal(key, (*shape, loc.shape[-1]), jnp.result_type(loc, scale))
+    return standard_normal(key, (*shape, loc.shape[-1]), jnp.result_type(loc, scale))
 
 
 # ------------------------------------------------------------------------------------ diagonal
@@ -59,6 +59,7 @@ multivariate_normal_diag = make_distribution(
         event_shape=_event_shape("multivariate_normal_diag", "scale_diag", 1),
         reparam="explicit",
         weak_derivatives=NORMAL_VECTOR,
+        noise=standard_normal,
         tfp=tfp.distributions.MultivariateNormalDiag,
     )
 )
@@ -87,6 +88,7 @@ multivariate_normal_tri = make_distribution(
         support=real_vector,
         event_shape=_event_shape("multivariate_normal_tri", "scale_tril", 2),
         reparam="explicit",
+        noise=standard_normal,
         tfp=tfp.distributions.MultivariateNormalTriL,
     )
 )
@@ -113,6 +115,7 @@ multivariate_normal = make_distribution(
         support=real_vector,
         event_shape=_event_shape("multivariate_normal", "covariance_matrix", 2),
         reparam="explicit",
+        noise=standard_normal,
         tfp=tfp.distributions.MultivariateNormalFullCovariance,
     )
 )

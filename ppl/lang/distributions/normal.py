@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 from tensorflow_probability.substrates import jax as tfp
@@ -12,6 +11,7 @@ from tensorflow_probability.substrates import jax as tfp
 from ppl.lang.distribution import make_distribution
 from ppl.lang.distributions._weak import NORMAL
 from ppl.lang.family import Family
+from ppl.lang.standard_noise import standard_normal
 
 
 def _sample(key: Array, shape: tuple[int, ...], loc: Array, scale: Array) -> Array:
@@ -21,7 +21,7 @@ def _sample(key: Array, shape: tuple[int, ...], loc: Array, scale: Array) -> Arr
 def _sample_with_log_density(
     key: Array, shape: tuple[int, ...], loc: Array, scale: Array
 ) -> tuple[Array, Array]:
-    noise = jax.random.normal(key, shape, jnp.result_type(loc, scale))
+    noise = standard_normal(key, shape, jnp.result_type(loc, scale))
     return loc + scale * noise, log_density_of_noise(noise, scale)
 
 
@@ -43,6 +43,7 @@ normal = make_distribution(
         sample_with_log_density=_sample_with_log_density,
         reparam="explicit",
         weak_derivatives=NORMAL,
+        noise=standard_normal,
         tfp=tfp.distributions.Normal,
     )
 )

@@ -15,6 +15,7 @@ from ppl.lang.distribution import Distribution, make_distribution
 from ppl.lang.distributions._safe import only_where
 from ppl.lang.distributions.normal import log_density_of_noise, normal
 from ppl.lang.family import Family
+from ppl.lang.standard_noise import standard_normal
 from ppl.lang.supports import Support, image_of, real, vector
 
 
@@ -117,6 +118,8 @@ def _push(
         plan_reparam=base.plan_reparam,
         alternatives=base.alternatives,
         defaults=base.defaults,
+        noise=base.noise,
+        noise_event_shape=base.noise_event_shape or base.event_shape,
     )
 
 
@@ -151,7 +154,7 @@ def _normal_arrays(rank: int) -> Family:
 
     def draw(key: Array, shape: tuple[int, ...], loc: Array, scale: Array) -> tuple[Array, Array]:
         event = event_shape({"loc": loc.shape, "scale": scale.shape})
-        noise = jax.random.normal(key, (*shape, *event), jnp.result_type(loc, scale))
+        noise = standard_normal(key, (*shape, *event), jnp.result_type(loc, scale))
         return loc + scale * noise, jnp.sum(log_density_of_noise(noise, scale), axes)
 
     def log_density(value: Array, loc: Array, scale: Array) -> Array:
@@ -169,4 +172,5 @@ def _normal_arrays(rank: int) -> Family:
         support=vector(real, rank),
         event_shape=event_shape,
         reparam="explicit",
+        noise=standard_normal,
     )
