@@ -23,7 +23,7 @@ from benchmarks.models import (
     state_space,
 )
 from benchmarks.report import Suite, save_figure
-from benchmarks.task import Task
+from benchmarks.task import BY_HAND, OURS, Task
 
 MEASURES = {
     "equations": "equations",
@@ -63,7 +63,12 @@ FAMILIES = {
     "enumerated flips": Family(
         flip_chain.task, "choices", (4, 8, 16, 32, 64), {peers.GENJAX: (4, 6)}
     ),
-    "choices in a row": Family(deep.task, "choices", (10, 25, 50)),
+    "choices in a row": Family(
+        deep.task,
+        "choices",
+        (25, 50, 100),
+        {OURS: (25, 50, 100, 200, 400), BY_HAND: (50, 100, 200)},
+    ),
     "score choices in a plate": Family(
         lambda n: score_sites.task(n, in_plate=True), "lanes", (100, 1_000, 10_000, 100_000)
     ),

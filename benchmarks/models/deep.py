@@ -1,6 +1,7 @@
 """Many choices one after the other, with no loop in sight: what a choice costs to compile.
 
-XLA writes out the random generator for each choice, in all systems alike: half a second a choice.
+XLA writes out the random generator for each call of it, and a slice of a parameter is on the way
+back a whole array: both together make most programs grow with the square of the number of choices.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def genjax_elbo(params, ys):
     return total
 
 
-def task(sites: int = 50) -> Task:
+def task(sites: int = 100) -> Task:
     return Task(
         name=f"{sites} choices in a row",
         sides={

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from jax import lax
 from jaxtyping import Array
@@ -57,8 +58,8 @@ def _split(var: Var, eqns: list[Eqn]) -> Split | None:
     (axis,) = axes
     ranges = [(e.params["start_indices"][axis], e.params["limit_indices"][axis]) for e in eqns]
     ordered = sorted(set(ranges))
-    if len(ordered) < 2 or any(a[1] > b[0] for a, b in zip(ordered, ordered[1:], strict=False)):
+    if len(ordered) < 2 or any(a[1] > b[0] for a, b in pairwise(ordered)):
         return None
     edges = sorted({0, shape[axis], *(edge for r in ordered for edge in r)})
-    sizes = [b - a for a, b in zip(edges, edges[1:], strict=False)]
+    sizes = [b - a for a, b in pairwise(edges)]
     return Split(axis, sizes, {e: edges.index(r[0]) for e, r in zip(eqns, ranges, strict=True)})

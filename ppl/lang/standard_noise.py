@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+from jax import lax
 from jaxtyping import Array
 
 
@@ -28,7 +29,10 @@ class StandardNoise:
     generate: Callable[[jax.Array, tuple[int, ...], Any], Array]
 
     def __call__(self, key: jax.Array | Ready, shape: tuple[int, ...], dtype: Any) -> Array:
-        return key.values if isinstance(key, Ready) else self.generate(key, shape, dtype)
+        if isinstance(key, Ready):
+            return key.values
+        # XLA would compute the noise anew in each kernel that uses it, on the way back once more.
+        return lax.optimization_barrier(self.generate(key, shape, dtype))
 
 
 standard_normal = StandardNoise(jax.random.normal)

@@ -1,10 +1,10 @@
 """Checkpoints of a fit, by Orbax. Needs the `checkpoint` extra.
 
 Orbax writes a checkpoint beside the others and renames it when it is complete, so a kill at any
-moment leaves the last complete one. It holds the loop's state, the losses so far, the place in the
-source of the data, and a description of the program (`_identity`), which must be that of the
-program that goes on from it. As a step's keys and data depend on its number alone, the fit then
-makes the very steps that it would have made.
+moment leaves the last complete one. It holds the loop's state, the losses and snapshots so far, the
+place in the source of the data, and a description of the program (`_identity`), which must be that
+of the program that goes on from it. As a step's keys and data depend on its number alone, the fit
+then makes the very steps that it would have made.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -99,10 +100,12 @@ class Checkpoints:
             return
         self._last = step
         windows = None if run.windows is None else run.windows.kept
-        arrays = run.made.state, run.losses, windows
+        snapshots = [eqx.filter(params, eqx.is_array) for _, params in run.history]
+        arrays = run.made.state, run.losses, snapshots, windows
         args = self._ocp.args
-        leaves = {f"{i:05d}": _plain(x) for i, x in enumerate(jax.tree.leaves(arrays))}
-        meta = {"identity": self._identity, "place": run.made.place}
+        leaves = {f"{i:07d}": _plain(x) for i, x in enumerate(jax.tree.leaves(arrays))}
+        history = [step for step, _ in run.history]
+        meta = {"identity": self._identity, "place": run.made.place, "history": history}
         self._manager.save(
             step, args=args.Composite(arrays=args.StandardSave(leaves), meta=args.JsonSave(meta))
         )
@@ -131,9 +134,15 @@ class Checkpoints:
         count = len(state_leaves)
         pairs = zip(leaves[:count], state_leaves, strict=True)
         state = jax.tree.unflatten(tree, [_like(new, old) for new, old in pairs])
-        losses = np.asarray(leaves[count])
+        losses, rest = np.asarray(leaves[count]), leaves[count + 1 :]
         run.made = Made(state, (losses,), step, meta["place"])
-        run.continue_from(meta["place"], leaves[count + 1 :])
+        arrays, others = eqx.partition(run.params(), eqx.is_array)
+        old, tree = jax.tree.flatten(arrays)
+        for step in meta["history"]:
+            new, rest = rest[: len(old)], rest[len(old) :]
+            noted = [_like(x, y) for x, y in zip(new, old, strict=True)]
+            run.history.append((step, eqx.combine(jax.tree.unflatten(tree, noted), others)))
+        run.continue_from(meta["place"], rest)
 
     def close(self) -> None:
         """Wait until what was saved is on the disk."""

@@ -9,7 +9,9 @@ import sys
 import time
 from pathlib import Path
 
+import equinox as eqx
 import grain
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -83,6 +85,27 @@ def test_windows_and_sources_go_on_too(tmp_path):
     np.testing.assert_array_equal(resumed.losses, whole.losses)
     assert resumed.convergence == whole.convergence
     np.testing.assert_array_equal(resumed.params["slope"], whole.params["slope"])
+
+
+def test_snapshots_go_on_too(tmp_path):
+    """Also those of a network, with functions among its leaves, beside windows."""
+
+    def objective(xs):
+        net = param("net", lambda key: eqx.nn.MLP(1, 1, 3, 1, key=key))
+        return -jnp.mean((jax.vmap(net)(xs[:, None])[:, 0] - param("shift", 0.5) - xs) ** 2)
+
+    rule = vi.Convergence(window=10, windows=3, mcse=1e-9)
+    options = dict(snapshots=8, convergence=rule, chunk=10)
+    stop = {"callbacks": lambda report: report.step >= 50}
+    xs = jnp.linspace(-1, 1, 5)
+    run = lambda **more: vi.fit(objective, xs, steps=80, **options, **more)
+    saved = {"checkpoint": vi.Checkpoint(tmp_path, every=30)}
+    whole = run()
+    run(**saved, **stop)
+    resumed = run(**saved)
+    assert [step for step, _ in resumed.history] == [step for step, _ in whole.history]
+    assert eqx.tree_equal([p for _, p in resumed.history], [p for _, p in whole.history])
+    assert resumed.convergence == whole.convergence
 
 
 def test_another_program_is_refused(tmp_path):
