@@ -130,7 +130,7 @@ def standard_error(x: Any) -> float:
 
 def conjugate(run: Run, blind_run: Run | None, smoke: bool) -> tuple[list[Claim], Any]:
     """Mean KL from the exact posterior, of log x, over priors and data."""
-    dt = train(tasks.variance, 5, run)
+    dt = train(tasks.variance, 5, run, **({"layers": 1} if smoke else {}))
     c = simulate(tasks.variance, run.problems)
     alpha, beta = jnp.exp(c["log_alpha"]), jnp.exp(c["log_beta"])
     a, b = references.inverse_gamma_posterior(alpha, beta, c["z"][:, 0])

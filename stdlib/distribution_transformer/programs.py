@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
@@ -56,7 +57,8 @@ def network(
     """
     width = sizes.get("width", 32)
 
-    def init(key: Key[Array, ""]) -> DistributionTransformer:
+    @eqx.filter_jit  # compiled as a whole: else each kind of array is
+    def make(key: Key[Array, ""]) -> DistributionTransformer:
         prior_key, key = jax.random.split(key)
         if blind:
             prior: Any = NoPrior(components, width, key=prior_key)
@@ -68,7 +70,7 @@ def network(
             prior, task.sources, task.size, forecast=task.forecast, key=key, **sizes
         )
 
-    return init
+    return lambda key: make(key)
 
 
 def guides(task: Task, init: Init) -> tuple[Any, Any]:
