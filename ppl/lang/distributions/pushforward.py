@@ -60,6 +60,8 @@ def pushforward_normal(support: Support, event_shape: tuple[int, ...] = ()) -> D
         a distribution with parameters `loc` and `scale` in the shape of the unconstrained
         element (for a simplex of 3: `[2]`).
     """
+    if support is real and not event_shape:
+        return normal  # its closed forms, too
     assert support.bijector is not None
     inner = support.bijector().inverse_event_shape(event_shape) if event_shape else ()
     base = _normal_arrays(len(inner)) if len(inner) else normal.family.value
