@@ -95,7 +95,8 @@ class Choice:
     Attributes:
         source: the choice, as the analysis names it.
         params: its parameters' values.
-        new_key: makes its key (not called where nothing is drawn).
+        new_key: makes its key (not called where nothing is drawn), or, if its strategy draws once,
+            maybe `Ready` noise in place of it.
         joint: whether all combinations of its lanes share one enumerated axis.
         logp: call with the log-probability `[*axes, *lanes]` that costs are charged with.
         probabilities: call with an enumerated choice's probabilities `[*axes, *lanes]`.
@@ -111,7 +112,7 @@ class Choice:
     eqn: Eqn
     source: Source
     params: list[Val]
-    new_key: Callable[[], jax.Array]
+    new_key: Callable[[], Any]
     joint: bool
     logp: Callable[[Val], None]
     probabilities: Callable[[Val], None]
