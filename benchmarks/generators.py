@@ -24,9 +24,9 @@ GENERATORS = ("threefry2x32", "philox4x32")
 NUMBERS = 1_000_000
 
 
-def steps(task: Task, side: str, count: int) -> Callable[[jax.Array], Any]:
-    """Plain gradient steps, one after the other."""
-    gradient = task.sides[side](task.data)
+def steps(task: Task, count: int) -> Callable[[jax.Array], Any]:
+    """Plain gradient steps of ours, one after the other."""
+    gradient = task.sides[OURS](task.data)
 
     def step(key, params):
         _, grad = gradient(key, params, task.seen(key, task.data))
@@ -55,9 +55,9 @@ def work() -> dict[str, tuple[Callable[[jax.Array], Any], int]]:
     return {
         f"{NUMBERS:,} words": (many(words, 10), 10),
         f"{NUMBERS:,} normals": (many(normals, 10), 10),
-        "mean field, 1,000,000 parameters": (steps(mean_field.task(), OURS, 5), 5),
-        "VAE, batch 64": (steps(vae.task(64), OURS, 50), 50),
-        "200 score choices": (steps(score_sites.task(), OURS, 2_000), 2_000),
+        "mean field, 1,000,000 parameters": (steps(mean_field.task(), 5), 5),
+        "VAE, batch 64": (steps(vae.task(64), 50), 50),
+        "200 score choices": (steps(score_sites.task(), 2_000), 2_000),
     }
 
 

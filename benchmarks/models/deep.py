@@ -1,7 +1,7 @@
 """Many choices one after the other, with no loop in sight: what a choice costs to compile.
 
 XLA writes out the random generator for each call of it, and a slice of a parameter is on the way
-back a whole array: both together make most programs grow with the square of the number of choices.
+back a whole array: both make a program by hand grow faster than its number of choices.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ class Lowering:
 
     def block(self, block: Block, frame: Frame) -> None:
         self.splits.update(splits(block))
-        if self.noise.draw is NOISE.draw:
+        if self.noise.draw is NOISE.draw:  # any other may want the keys
             self.pooled.update(pooled(block, frame.keys, self.plan))
         for var in block.ins:
             self._estimate(var, frame)

@@ -43,7 +43,8 @@ def splits(block: Block) -> dict[Eqn, Split]:
     """The slices in a block that can be parts of a split."""
     slices: dict[Var, list[Eqn]] = defaultdict(list)
     for eqn in block.eqns:
-        if eqn.kind == "slice" and isinstance(eqn.ins[0], Var):
+        # An empty slice has no part: where it starts, another one does.
+        if eqn.kind == "slice" and isinstance(eqn.ins[0], Var) and eqn.outs[0].aval.size:
             slices[eqn.ins[0]].append(eqn)
     found = (_split(var, eqns) for var, eqns in slices.items())
     return {eqn: split for split in found if split is not None for eqn in split.index}
@@ -61,5 +62,8 @@ def _split(var: Var, eqns: list[Eqn]) -> Split | None:
     if len(ordered) < 2 or any(a[1] > b[0] for a, b in pairwise(ordered)):
         return None
     edges = sorted({0, shape[axis], *(edge for r in ordered for edge in r)})
+    number = {edge: i for i, edge in enumerate(edges)}
     sizes = [b - a for a, b in pairwise(edges)]
-    return Split(axis, sizes, {e: edges.index(r[0]) for e, r in zip(eqns, ranges, strict=True)})
+    return Split(
+        axis, sizes, {e: number[start] for e, (start, _) in zip(eqns, ranges, strict=True)}
+    )

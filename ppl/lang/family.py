@@ -52,9 +52,10 @@ class Family:
         support: the support, or a function of the parameters' values.
         sample: `(key, shape, **params)`; draws an array of shape `shape + event_shape`. The
             parameters broadcast to the batch shape `shape`.
-        noise: where `sample` calls it once, and uses its key for nothing else, with the shape
-            `shape + noise_event_shape` and the parameters' common dtype; else `None`.
-        noise_event_shape: as `event_shape`, which it is if it is `None`.
+        noise: what a draw is made of, if `sample` uses its key for one call of it and nothing
+            else, of shape `shape + noise_event_shape` and of the parameters' common dtype.
+        noise_event_shape: shape of the noise of one draw, as a function of the parameters'
+            shapes; `None`: `event_shape`.
         log_density: `(value, **params)`; the natural log of the density per batch element.
         probability: `(value, **params)`; the exponential of the log-density, where no logarithm is
             needed for it (a discrete distribution given by probabilities), else `None`.

@@ -47,12 +47,14 @@ class Run:
         steps, batch: of the training.
         problems: for the test.
         rate: the largest learning rate.
+        layers: of the network.
     """
 
     steps: int
     batch: int
     problems: int
     rate: float = 2e-3
+    layers: int = 2
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Trained:
 
 def train(task: tasks.Task, components: int, run: Run, **options: Any) -> Trained:
     """Fit a network to new simulations in each step."""
-    init = network(task, components, **options)
+    init = network(task, components, layers=run.layers, **options)
     schedule = optax.warmup_cosine_decay_schedule(0.0, run.rate, run.steps // 10, run.steps)
     fit = vi.fit(
         vi.compile(amortised(task, init), num_samples=run.batch),
@@ -130,7 +132,7 @@ def standard_error(x: Any) -> float:
 
 def conjugate(run: Run, blind_run: Run | None, smoke: bool) -> tuple[list[Claim], Any]:
     """Mean KL from the exact posterior, of log x, over priors and data."""
-    dt = train(tasks.variance, 5, run, **({"layers": 1} if smoke else {}))
+    dt = train(tasks.variance, 5, run)
     c = simulate(tasks.variance, run.problems)
     alpha, beta = jnp.exp(c["log_alpha"]), jnp.exp(c["log_beta"])
     a, b = references.inverse_gamma_posterior(alpha, beta, c["z"][:, 0])
@@ -424,7 +426,7 @@ def main(smoke: bool, folder: Path) -> list[Claim]:
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     axes = figure.subplots(1, 3)
     if smoke:
-        claims, (dt, c) = conjugate(Run(200, 64, 100), None, smoke)
+        claims, (dt, c) = conjugate(Run(200, 64, 100, layers=1), None, smoke)
         plot_conjugate(axes[0], dt, c)
         axes[1].plot(dt.fit.losses, lw=0.5)
         axes[1].set(title="objective, negated", xlabel="step", ylabel="nats")

@@ -45,8 +45,13 @@ def along_the_last_axis(w):
     return jnp.sum(table[:, :1] ** 2 * table[:, 1:])
 
 
+def empty_and_not(w):
+    return jnp.sum(w[:0]) + jnp.sum(w[:3] ** 2) + jnp.sum(w[5:5]) + w[4] + jnp.sum(w[5:] ** 3)
+
+
 CASES = [
     each,
+    empty_and_not,
     with_gaps_out_of_order,
     one_twice,
     overlapping,

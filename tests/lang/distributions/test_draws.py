@@ -11,6 +11,7 @@ import pytest
 import scipy.stats as ss
 
 import ppl.lang.distributions as d
+from ppl.lang.standard_noise import Ready
 
 from .cases import CASES, Case, float32
 
@@ -50,6 +51,19 @@ def test_von_mises_draws(key: jax.Array):
     mean_length = 0.19610  # I1(0.4) / I0(0.4)
     assert z_score(np.cos(x - 2.5), mean_length) < Z
     assert z_score(np.sin(x - 2.5), 0.0) < Z
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.family.noise is not None], ids=str)
+def test_draws_of_noise_drawn_ahead(case: Case, key: jax.Array):
+    """A sampler makes of its `Family.noise` what it makes of the key of that noise."""
+    for params in map(float32, case.params):
+        aval = case.family.noise_aval((3, 2), params)
+        noise = case.family.noise(key, aval.shape, aval.dtype)
+        samplers = [case.family.sample, case.family.sample_with_log_density]
+        for sample in (s for s in samplers if s is not None):
+            own, ahead = (sample(k, (3, 2), **params) for k in (key, Ready(noise)))
+            for a, b in zip(jax.tree.leaves(own), jax.tree.leaves(ahead), strict=True):
+                np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
