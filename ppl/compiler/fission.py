@@ -9,7 +9,8 @@
 A carry that only adds up is a (running) sum, and one that just hands on what a step computes is
 that, a step later: neither needs a loop. So a hidden Markov model's tables and costs are computed
 as whole arrays, and the loop that is left is the forward recursion. The way back needs as much
-memory as the loop's would, which keeps what its steps computed as well. Branches and inner `while`
+memory as the loop's would, which keeps what its steps computed as well; that of a recursion of sums
+and products is cut apart in the same way. Branches and inner `while`
 loops stay in the core (for all steps at once, both branches would run), and so does a
 `checkpoint`, which is there to save memory.
 """
@@ -21,7 +22,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array
 
 from ppl import _compat
@@ -46,11 +49,25 @@ def scan(
     """
     if length == 0:
         return lax.scan(step, init, xs, length=length, reverse=reverse, unroll=unroll)
+    return _scan(step, init, xs, _polynomial, length=length, reverse=reverse, unroll=unroll)
+
+
+def _scan(
+    step: Callable[[Any, Any], tuple[Any, Any]],
+    init: Any,
+    xs: Any,
+    loop: Callable,
+    *,
+    length: int,
+    reverse: bool,
+    unroll: int | bool,
+) -> tuple[Any, Any]:
+    """`loop` runs what is left to run step by step."""
     slices = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
     state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), init)
     jaxpr, out, _ = _compat.stage(step, state, slices)
     run = _Fission(jaxpr, len(jax.tree.leaves(init)), length, reverse, unroll)
-    leaves = run(jax.tree.leaves(init), jax.tree.leaves(xs))
+    leaves = run(jax.tree.leaves(init), jax.tree.leaves(xs), loop)
     return jax.tree.unflatten(jax.tree.structure(out), leaves)
 
 
@@ -114,8 +131,9 @@ class _Fission:
         self.each: dict[Any, Array] = {}
         self.last: dict[Any, Array] = {}
 
-    def __call__(self, init: Sequence[Any], xs: Sequence[Any]) -> list[Any]:
-        """The last carries and the stacked outputs."""
+    def __call__(self, init: Sequence[Any], xs: Sequence[Any], loop: Callable) -> list[Any]:
+        """The last carries and the stacked outputs; `loop` runs the core."""
+        self.loop = loop
         self.init = dict(zip(self.carries, init, strict=True))
         self.each.update(zip(self.xs, xs, strict=True))
         for carry, leaves in zip(self.carries, self.next, strict=True):
@@ -250,26 +268,140 @@ class _Fission:
                 *self.ys,
             ]
         )
-        kept = [v for v in [*inside, *(v for e in core for v in e.outvars)] if v in later]
+        kept = [v for e in core for v in e.outvars if v in later]
+        seen = _Part(inside, later.__contains__)
         read = _variables([*(a for e in core for a in e.invars), *leaves])
-        once = {v: x for v, x in self.once.items() if v in read}
-        names = [v for v in self.each if v in read]
+        once = [v for v in self.once if v in read]
+        each = [v for v in self.each if v in read]
 
-        def step(state: Sequence[Any], values: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-            env = {**once, **dict(zip([*names, *inside], [*values, *state], strict=True))}
+        def step(state: Any, values: Any, same: Any) -> tuple[list[Any], list[Any]]:
+            names = [*inside, *each, *once]
+            env = dict(zip(names, [*state, *values, *same], strict=True))
             _evaluate(core, env)
             return [_read(env, a) for a in leaves], [env[v] for v in kept]
 
-        last, ys = lax.scan(
+        loop = self.loop if _is_polynomial(core) else _plain
+        last, ys, states = loop(
             step,
+            seen,
             [self.init[c] for c in inside],
-            [self.each[v] for v in names],
-            length=self.length,
-            reverse=self.reverse,
-            unroll=self.unroll,
+            [self.each[v] for v in each],
+            [self.once[v] for v in once],
+            {"length": self.length, "reverse": self.reverse, "unroll": self.unroll},
         )
         self.last.update(zip(inside, last, strict=True))
-        self.each.update(zip(kept, ys, strict=True))
+        self.each.update(zip([*kept, *seen.of(inside)], [*ys, *states], strict=True))
+
+
+# ------------------------------------------------------------------------- the core's derivative
+
+_POLYNOMIAL = frozenset(
+    "add add_any broadcast_in_dim concatenate convert_element_type copy dot_general jit mul neg "
+    "reduce_sum reshape rev select_n slice squeeze sub transpose".split()
+)
+
+_Step = Callable[[list, list, list], tuple[list, list]]
+"""`(state, x, once) -> (state, y)`, all of them lists of arrays; `once` is for all steps."""
+
+
+def _is_polynomial(eqns: Iterable[JaxprEqn]) -> bool:
+    """Whether all are sums and products."""
+    return all(
+        e.primitive.name in _POLYNOMIAL
+        and all(_is_polynomial(sub.eqns) for sub in _compat.sub_jaxprs(e.params))
+        for e in eqns
+    )
+
+
+def _plain(
+    step: _Step, seen: _Part, init: list, xs: list, once: list, options: dict[str, Any]
+) -> tuple[list, list, list]:
+    """The last state, all y, and of the states before all steps those that are `seen`."""
+
+    def one(state: list, x: list) -> Any:
+        after, y = step(state, x, once)
+        return after, (y, seen.of(state))
+
+    last, (ys, states) = lax.scan(one, init, xs, **options)
+    return last, ys, states
+
+
+def _polynomial(
+    step: _Step, seen: _Part, init: list, xs: list, once: list, options: dict[str, Any]
+) -> tuple[list, list, list]:
+    """The same for sums and products, with a derivative that is cut apart as the loop is.
+
+    JAX's own way back works out in each step what that step's inputs contribute. Here that is done
+    for all steps at once, from the states, which are all that is remembered of the loop. Dearer
+    functions would have to be computed twice: their loops keep JAX's derivative.
+    """
+
+    @jax.custom_jvp
+    def run(init: list, xs: list, once: list) -> Any:
+        return _plain(step, seen, init, xs, once, options)
+
+    def jvp(primals: Any, tangents: Any) -> Any:
+        init, xs, once = primals
+        last, ys, states = _plain(step, _Part(init, lambda _: True), init, xs, once, options)
+        from_init, from_xs, from_once = (_Part(t, _moves) for t in tangents)
+        smooth, smooth_ys, smooth_seen = (_Part(v, _is_inexact) for v in (init, ys, seen.of(init)))
+        moved_once = from_once.of(tangents[2])
+
+        def smooth_step(state: list, x: list, once: list) -> Any:
+            after, y = step(state, x, once)
+            return smooth.of(after), (smooth_ys.of(y), smooth_seen.of(seen.of(state)))
+
+        def moved_step(moved: list, at: Any) -> Any:
+            state, x, moved_x = at
+            by_state = lambda part: smooth_step(smooth.put(state, part), x, once)
+            by_input = lambda part, same: smooth_step(
+                state, from_xs.put(x, part), from_once.put(once, same)
+            )
+            where = from_xs.of(x), from_once.of(once)
+            # One by one: what the inputs contribute does not pass through the recursion.
+            _, recursive = jax.jvp(by_state, (smooth.of(state),), (moved,))
+            _, new = jax.jvp(by_input, where, (moved_x, moved_once))
+            return jax.tree.map(jnp.add, recursive, new)
+
+        start = from_init.put([jnp.zeros_like(x) for x in init], from_init.of(tangents[0]))
+        at = states, xs, from_xs.of(tangents[1])
+        moved, (moved_ys, moved_seen) = _scan(moved_step, smooth.of(start), at, _plain, **options)
+        out = last, ys, seen.of(states)
+        still = [[np.zeros(jnp.shape(x), jax.dtypes.float0) for x in values] for values in out]
+        parts = (smooth, moved), (smooth_ys, moved_ys), (smooth_seen, moved_seen)
+        return out, tuple(p.put(s, moved) for s, (p, moved) in zip(still, parts, strict=True))
+
+    run.defjvp(jvp, symbolic_zeros=True)
+    return run(init, xs, once)
+
+
+class _Part:
+    """Some places of a list."""
+
+    def __init__(self, values: Sequence[Any], belongs: Callable[[Any], bool]):
+        self.places = [i for i, x in enumerate(values) if belongs(x)]
+
+    def of(self, values: Sequence[Any]) -> list[Any]:
+        """What is there."""
+        return [values[i] for i in self.places]
+
+    def put(self, values: Sequence[Any], part: Sequence[Any]) -> list[Any]:
+        """A copy with something else there."""
+        out = list(values)
+        for i, x in zip(self.places, part, strict=True):
+            out[i] = x
+        return out
+
+
+def _moves(tangent: Any) -> bool:
+    return not isinstance(tangent, SymbolicZero)
+
+
+def _is_inexact(x: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+
+
+# ------------------------------------------------------------------------------- the equations
 
 
 def _addends(carry: Any, leaves: Any, eqns: Sequence[JaxprEqn]) -> list[Any]:

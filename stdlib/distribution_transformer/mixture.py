@@ -87,10 +87,15 @@ def condition(
     return Mixture(logits - total, loc, tril), total
 
 
+def small_product(a: Float[Array, "*batch i j"], b: Float[Array, "*batch j k"]) -> Array:
+    """`a @ b` of many small matrices, written out: calls of the matrix library cost more."""
+    return sum(a[..., :, j, None] * b[..., None, j, :] for j in range(a.shape[-1]))
+
+
 def predict(mixture: Mixture, matrix: Float[Array, "n n"], noise: Float[Array, "n n"]) -> Mixture:
     """The law of `matrix @ x + N(0, noise)`: the weights stay, μ' = A μ, Σ' = A Σ Aᵀ + Q."""
-    half = matrix @ mixture.scale_tril
-    covariances = half @ jnp.swapaxes(half, -1, -2) + noise
+    half = small_product(matrix, mixture.scale_tril)
+    covariances = small_product(half, jnp.swapaxes(half, -1, -2)) + noise
     return Mixture(mixture.logits, mixture.loc @ matrix.T, jnp.linalg.cholesky(covariances))
 
 

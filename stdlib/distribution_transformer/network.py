@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Key
 
-from stdlib.distribution_transformer.mixture import Mixture
+from stdlib.distribution_transformer.mixture import Mixture, small_product
 
 HIDDEN = 32
 JITTER = 1e-6
@@ -258,8 +258,8 @@ class DistributionTransformer(eqx.Module):
         tril = tril.at[:, *jnp.tril_indices(n, -1)].set(below)
         return Mixture(
             jax.nn.log_softmax(base.logits + logits[:, 0]),
-            base.loc + jnp.einsum("kij,kj->ki", base.scale_tril, loc),
-            base.scale_tril @ tril,
+            base.loc + small_product(base.scale_tril, loc[..., None])[..., 0],
+            small_product(base.scale_tril, tril),
         )
 
 

@@ -28,7 +28,7 @@ from ppl import (
     normal,
     uniform,
 )
-from stdlib.distribution_transformer.mixture import Mixture, gmm
+from stdlib.distribution_transformer.mixture import Mixture, gmm, small_product
 from stdlib.distribution_transformer.network import Forecast
 
 Choices = dict[str, Any]
@@ -283,17 +283,20 @@ def fusion_joint():
     weights = dirichlet(jnp.ones(k)) @ "weights"
     centre = normal(START_LOC, jnp.array([2.5, 0.6, 2.5, 0.6])) @ "centre"
     log_spread = _log_uniform(0.02, 2.0) @ "log_spread"
-    log_scales = _log_uniform(0.12, 1.2, (k, 4)) @ "log_scales"
+    log_scale = _log_uniform(0.15, 1.1) @ "log_scale"  # a filter's components are alike in scale
+    log_ratios = _log_uniform(0.5, 2.0, (k, 4)) @ "log_ratios"
     below = normal(jnp.zeros((k, 4, 4)), 0.5) @ "below"
     away = normal(jnp.zeros((k, 4)), 1.0) @ "away"
-    c = {"weights": weights, "centre": centre, "log_spread": log_spread, "log_scales": log_scales}
-    x = gmm(*scattered_mixture(c | {"below": below, "away": away})) @ "x"
+    c = {"weights": weights, "centre": centre, "log_spread": log_spread, "log_scale": log_scale}
+    c |= {"log_ratios": log_ratios, "below": below, "away": away}
+    x = gmm(*scattered_mixture(c)) @ "x"
     sensors(x) @ "z"
 
 
 def scattered_mixture(c: Choices) -> Mixture:
     """The mixture that was drawn as the prior: components around a centre, with correlations."""
-    tril = jnp.exp(c["log_scales"])[..., None] * (jnp.eye(4) + jnp.tril(c["below"], -1))
+    scales = jnp.exp(c["log_scale"] + c["log_ratios"])
+    tril = scales[..., None] * (jnp.eye(4) + jnp.tril(c["below"], -1))
     loc = c["centre"] + jnp.exp(c["log_spread"]) * jnp.einsum("kij,kj->ki", tril, c["away"])
     return prior_mixture({"weights": c["weights"], "loc": loc, "scale_tril": tril})
 
@@ -309,7 +312,7 @@ def sensor_forecast(prior: Mixture, distance: Array, direction: Array) -> Float[
         across, along = loc[0] / at, loc[2] / at  # sine and cosine of the bearing
         turn = jnp.arctan2(sine * along - cosine * across, cosine * along + sine * across)
         rows = jnp.array([[across, 0, along, 0], [along / at, 0, -across / at, 0]])
-        slopes = rows @ tril / jnp.array([sd, BEARING_SD])[:, None]
+        slopes = small_product(rows, tril) / jnp.array([sd, BEARING_SD])[:, None]
         misses = jnp.array([(reading - at) / sd, turn / BEARING_SD])
         squash = lambda x: x / (1 + jnp.abs(x) / 10)
         return jnp.concatenate([squash(misses), jnp.array([at / 2, turn]), squash(slopes.ravel())])

