@@ -6,6 +6,7 @@ parameters: `gmm(*mixture)`. The functions are exact; their tests are the identi
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -89,7 +90,8 @@ def condition(
 
 def small_product(a: Float[Array, "*batch i j"], b: Float[Array, "*batch j k"]) -> Array:
     """`a @ b` of many small matrices, written out: calls of the matrix library cost more."""
-    return sum(a[..., :, j, None] * b[..., None, j, :] for j in range(a.shape[-1]))
+    terms = (a[..., :, j, None] * b[..., None, j, :] for j in range(a.shape[-1]))
+    return functools.reduce(jnp.add, terms)
 
 
 def predict(mixture: Mixture, matrix: Float[Array, "n n"], noise: Float[Array, "n n"]) -> Mixture:
