@@ -191,7 +191,7 @@ class DistributionTransformer(eqx.Module):
 
     prior: Prior
     sources: tuple[eqx.nn.MLP, ...]
-    layers: Layer  # of all layers, one after the other, so that one is compiled for all
+    layers: Layer  # of all layers, stacked, so that one is traced for all
     readout: eqx.nn.MLP
     forecast: _Forecasts | None
     size: int = eqx.field(static=True)
@@ -245,7 +245,7 @@ class DistributionTransformer(eqx.Module):
         def layer(tokens: Array, arrays: Layer) -> tuple[Array, None]:
             return eqx.combine(arrays, static)(tokens, seen), None
 
-        return self._read(lax.scan(layer, tokens, arrays)[0], prior)
+        return self._read(lax.scan(layer, tokens, arrays, unroll=True)[0], prior)
 
     def _read(self, tokens: Float[Array, "k m"], prior: object) -> Mixture:
         """A component for each token, in the coordinates of the prior's."""
