@@ -20,16 +20,17 @@ def multiply(matrix: Array, vector: Array) -> Array:
 
 
 SMALL = 4
-"""Up to this size a system is solved number by number: for a batch of small matrices the call of
-the matrix library costs 2 to 19 times that (measured on two cores, with the way back)."""
+"""Up to this size systems with matrices of their own are solved number by number: the call of the
+matrix library for each takes 4 to 8 times as long (`python -m benchmarks.small_systems`)."""
 
 
 def solve_lower(tril: Array, vector: Array) -> Array:
     """`inverse(tril) @ vector`, batch axes broadcasting."""
-    if vector.shape[-1] <= SMALL:
-        return _substitute(tril, vector)
     while tril.ndim > 2 and tril.shape[0] == 1 and tril.ndim <= vector.ndim + 1:
         tril = tril[0]
+    shared = tril.ndim == 2 and vector.ndim > 1  # one matrix for many vectors
+    if vector.shape[-1] <= SMALL and not shared:
+        return _substitute(tril, vector)
     batch = np.broadcast_shapes(tril.shape[:-2], vector.shape[:-1])
     vector = jnp.broadcast_to(vector, (*batch, vector.shape[-1]))
     # The vector's further axes become columns of one right-hand side per matrix: the matrix is
