@@ -66,8 +66,8 @@ def _scan(
     slices = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
     state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), init)
     jaxpr, out, _ = _compat.stage(step, state, slices)
-    run = _Fission(jaxpr, len(jax.tree.leaves(init)), length, reverse, unroll)
-    leaves = run(jax.tree.leaves(init), jax.tree.leaves(xs), loop)
+    run = _Fission(jaxpr, len(jax.tree.leaves(init)), loop, length, reverse, unroll)
+    leaves = run(jax.tree.leaves(init), jax.tree.leaves(xs))
     return jax.tree.unflatten(jax.tree.structure(out), leaves)
 
 
@@ -107,6 +107,7 @@ class _Fission:
     """One loop being run.
 
     Attributes:
+        loop: runs the core, if that is sums and products.
         carries, next: for each carry, the variable that a step reads and the atom that it leaves.
         source: what a carry is made of in a step: what it adds up, or what it hands on.
         once: values of variables that are the same in all steps.
@@ -114,7 +115,16 @@ class _Fission:
         last: carries after the last step.
     """
 
-    def __init__(self, jaxpr: Any, num_carry: int, length: int, reverse: bool, unroll: int | bool):
+    def __init__(
+        self,
+        jaxpr: Any,
+        num_carry: int,
+        loop: Callable,
+        length: int,
+        reverse: bool,
+        unroll: int | bool,
+    ):
+        self.loop = loop
         self.length, self.reverse, self.unroll = length, reverse, unroll
         self.carries, self.xs = jaxpr.invars[:num_carry], jaxpr.invars[num_carry:]
         self.next, self.ys = jaxpr.outvars[:num_carry], jaxpr.outvars[num_carry:]
@@ -131,9 +141,8 @@ class _Fission:
         self.each: dict[Any, Array] = {}
         self.last: dict[Any, Array] = {}
 
-    def __call__(self, init: Sequence[Any], xs: Sequence[Any], loop: Callable) -> list[Any]:
-        """The last carries and the stacked outputs; `loop` runs the core."""
-        self.loop = loop
+    def __call__(self, init: Sequence[Any], xs: Sequence[Any]) -> list[Any]:
+        """The last carries and the stacked outputs."""
         self.init = dict(zip(self.carries, init, strict=True))
         self.each.update(zip(self.xs, xs, strict=True))
         for carry, leaves in zip(self.carries, self.next, strict=True):
