@@ -6,7 +6,6 @@ Only generators whose streams are tested (`tests/lang/test_keys.py`). Programs t
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -67,7 +66,9 @@ def main(rounds: int = 15) -> None:
     for column in ("one of", *(f"{name}, µs" for name in GENERATORS), "ratio"):
         table.add_column(column, justify="left" if column == "one of" else "right")
     for name, (run_all, count) in work().items():
-        runs = {g: timed(jax.jit(run_all), jax.random.key(1, impl=g)) for g in GENERATORS}
+        runs = {
+            g: timing.seconds_of(jax.jit(run_all), jax.random.key(1, impl=g)) for g in GENERATORS
+        }
         for run in runs.values():
             run()  # compiles
         times = timing.take_turns(runs, rounds)
@@ -76,17 +77,6 @@ def main(rounds: int = 15) -> None:
         cells = [f"{found[k] / count * 1e6:,.3g}" for k in ("other", "ours")]
         table.add_row(name, *cells, "{ratio:.2f} ({low:.2f}, {high:.2f})".format(**found))
     console.print(table)
-
-
-def timed(run: Callable[[jax.Array], Any], key: jax.Array) -> Callable[[], float]:
-    """Runs it, and returns the seconds."""
-
-    def once() -> float:
-        began = time.perf_counter()
-        jax.block_until_ready(run(key))
-        return time.perf_counter() - began
-
-    return once
 
 
 if __name__ == "__main__":

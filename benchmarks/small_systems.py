@@ -6,7 +6,6 @@ density with JAX's triangular solver.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -36,13 +35,7 @@ def gradients(log_density: Callable[..., Any], args: Any) -> Callable[[], float]
     """One gradient of the sum of all log-densities; returns the seconds."""
     run = jax.jit(jax.grad(lambda *a: jnp.sum(log_density(*a)), (1, 2)))
     jax.block_until_ready(run(*args))
-
-    def once() -> float:
-        began = time.perf_counter()
-        jax.block_until_ready(run(*args))
-        return time.perf_counter() - began
-
-    return once
+    return timing.seconds_of(run, *args)
 
 
 def main(rounds: int = 31) -> None:

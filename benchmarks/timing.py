@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
+
+
+def seconds_of(run: Callable[..., Any], *args: Any) -> Callable[[], float]:
+    """Runs it, and returns the seconds."""
+
+    def once() -> float:
+        began = time.perf_counter()
+        jax.block_until_ready(run(*args))
+        return time.perf_counter() - began
+
+    return once
 
 
 def take_turns[T](runs: dict[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
