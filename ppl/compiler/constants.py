@@ -19,8 +19,9 @@ from jax import lax
 
 from ppl import _compat
 from ppl.compiler.axis_rules import ELEMENTWISE
+from ppl.compiler.influence import Source
 from ppl.compiler.tables import Val, batched, distinct, union
-from ppl.lang.staged import Eqn
+from ppl.lang.staged import Atom, Eqn, Lit, Var
 
 
 def evaluate(eqn: Eqn, vals: Sequence[Val]) -> list[Val] | None:
@@ -32,11 +33,13 @@ def evaluate(eqn: Eqn, vals: Sequence[Val]) -> list[Val] | None:
 
 def _elementwise(eqn: Eqn, vals: Sequence[Val]) -> list[Val] | None:
     axes = union(vals)
-    if len(axes) != 1 or not all(_compat.is_concrete(v.array) for v in vals):
+    vals = [_filled_in(a, v) for a, v in zip(eqn.ins, vals, strict=True)]
+    if not all(_compat.is_concrete(v.array) for v in vals):
         return None
-    shape = np.broadcast_shapes(*(v.shape for v in vals))
-    whole = (next(v.array.shape[0] for v in vals if v.axes), *shape)
-    arrays = [distinct(_laid(v, whole)) for v in vals]
+    sizes = {a: n for v in vals for a, n in zip(v.axes, v.array.shape, strict=False)}
+    lead = tuple(sizes[a] for a in axes)
+    whole = (*lead, *np.broadcast_shapes(*(v.shape for v in vals)))
+    arrays = [distinct(np.broadcast_to(_laid(v, axes, len(whole)), whole)) for v in vals]
     core = np.broadcast_shapes(*(a.shape for a in arrays))
     if math.prod(core) > _MOST:
         return None
@@ -45,12 +48,28 @@ def _elementwise(eqn: Eqn, vals: Sequence[Val]) -> list[Val] | None:
     return [Val(np.broadcast_to(np.asarray(x), whole), axes) for x in outs]
 
 
-def _laid(val: Val, whole: tuple[int, ...]) -> np.ndarray:
-    """The table broadcast to a shape; a scalar may decide for a whole array (`select_n`)."""
-    lead, rank = len(val.axes), len(whole) - 1
-    missing = range(lead, lead + rank - len(val.shape))
-    array = np.expand_dims(np.asarray(val.array), tuple(missing))
-    return np.broadcast_to(array, (*whole[:lead], *whole[1:]))
+def _filled_in(atom: Atom, val: Val) -> Val:
+    """The value; an array of one known number, such as `jnp.ones(10)`, as a constant."""
+    made = atom.eqn if isinstance(atom, Var) else None
+    if made is None or made.kind != "broadcast_in_dim" or not isinstance(made.ins[0], Lit):
+        return val
+    number = np.asarray(made.ins[0].val)
+    return val if number.ndim else Val(np.broadcast_to(number, made.params["shape"]))
+
+
+def _laid(val: Val, axes: Sequence[Source], rank: int) -> np.ndarray:
+    """The table with these enumerated axes, of size 1 where it has none, and of this rank.
+
+    A scalar may decide for a whole array (`select_n`).
+    """
+    array = np.transpose(
+        np.asarray(val.array),
+        [*(val.axes.index(a) for a in axes if a in val.axes),
+         *range(len(val.axes), np.ndim(val.array))],
+    )  # fmt: skip
+    missing = [i for i, a in enumerate(axes) if a not in val.axes]
+    own = range(len(axes), rank - len(val.shape))
+    return np.expand_dims(array, (*missing, *own))
 
 
 def _broadcast(eqn: Eqn, vals: Sequence[Val]) -> list[Val] | None:

@@ -20,7 +20,7 @@ from ppl.compiler.influence import (
     Sliced,
     Source,
     Stacked,
-    Worlds,
+    Undrawn,
     site_of,
 )
 from ppl.compiler.tables import Val, batched
@@ -84,7 +84,7 @@ def find_frontier(
 def _step_lanes(source: Source) -> set[int]:
     """Which lane axes are the steps of loops."""
     match source:
-        case Site() | Worlds():
+        case Site() | Undrawn():
             return set()
         case Stacked(_, inner):
             return {0, *(i + 1 for i in _step_lanes(inner))}

@@ -14,7 +14,9 @@ Sources name the draws that a block can see:
   choice, the loop's state as the step finds it;
 * `Final(loop, s)`: the enumerated state in which a loop ends;
 * `WORLDS`: no draw, but the axis of alternative worlds (`worlds`), in each of which some choices
-  take another value than the one drawn.
+  take another value than the one drawn;
+* `Classes(choices)`: no draw, but an axis for the joint values of enumerated choices that are told
+  apart (`classes`); only tables of plain values have it.
 
 Two relations are tracked. `score`: the draws that a value depends on, through anything at all
 (also through another choice's parameters). `axes`: the enumerated choices over whose values a
@@ -89,8 +91,13 @@ class Final:
 
 
 @dataclass(frozen=True)
-class Worlds:
-    """The axis of alternative worlds; it has no lanes, and no probabilities."""
+class Undrawn:
+    """An axis of tables that is no draw, and has no lanes."""
+
+
+@dataclass(frozen=True)
+class Worlds(Undrawn):
+    """The axis of alternative worlds; it has no probabilities."""
 
     def __repr__(self) -> str:
         return "worlds"
@@ -98,12 +105,32 @@ class Worlds:
 
 WORLDS = Worlds()
 
-Source = Site | Stacked | Sliced | Past | Final | Worlds
+
+@dataclass(frozen=True)
+class Classes(Undrawn):
+    """Classes of joint values of some choices.
+
+    Attributes:
+        of: the choices.
+        sizes: how many values each has.
+        index: the class of each joint value, the last choice's value changing fastest; classes are
+            numbered as they first appear.
+    """
+
+    of: tuple[Source, ...]
+    sizes: tuple[int, ...]
+    index: tuple[int, ...]
+
+    def __repr__(self) -> str:
+        return f"classes of {', '.join(map(repr, self.of))}"
+
+
+Source = Site | Stacked | Sliced | Past | Final | Undrawn
 
 
 def site_of(source: Source) -> Eqn:
     """The choice that a source is about."""
-    assert not isinstance(source, Worlds)
+    assert not isinstance(source, Undrawn)
     return source.eqn if isinstance(source, Site) else site_of(source.inner)
 
 
@@ -437,7 +464,7 @@ def local_sources(loop: Eqn) -> Callable[[Source], bool]:
                 return l in inner_eqns
             case Past(l, inner) | Final(l, inner):
                 return l in inner_eqns and local(inner)
-            case Worlds():
+            case Undrawn():
                 return False
         raise AssertionError(source)
 
@@ -551,6 +578,6 @@ def source_lanes(source: Source, sizes: Callable[[Eqn], tuple[int, ...]]) -> tup
         case Sliced(_, inner, lane):
             outer = source_lanes(inner, sizes)
             return (*outer[:lane], *outer[lane + 1 :])
-        case Worlds():
+        case Undrawn():
             return ()
     raise AssertionError(source)

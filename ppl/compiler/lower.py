@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from ppl.compiler import boxes, constants
+from ppl.compiler import boxes, classes, constants
 from ppl.compiler.axis_rules import ELEMENTWISE
 from ppl.compiler.baselines import Baseline, Charged
 from ppl.compiler.baselines.per_lane import charge_of_others
@@ -122,6 +122,11 @@ class Lowering:
     # ------------------------------------------------------------------------------ values
 
     def read(self, atom: Atom) -> Val:
+        """A value, with an axis for each enumerated choice that it depends on."""
+        return classes.expanded(self._read(atom))
+
+    def _read(self, atom: Atom) -> Val:
+        """The same by classes of these choices' values."""
         return Val(atom.val) if isinstance(atom, Lit) else self.env[atom]
 
     def estimate_of(self, atom: Atom) -> Array:
@@ -146,12 +151,12 @@ class Lowering:
                 self._estimate(var, frame)
 
     def _plain(self, eqn: Eqn) -> None:
-        vals = [self.read(a) for a in eqn.ins]
+        vals = classes.together([self._read(a) for a in eqn.ins])
         if (total := as_sum(eqn, vals, self.sums)) is not None:
             self.sums[eqn.outs[0]] = total
             outs = [Val(total.total)]
         elif (known := constants.evaluate(eqn, vals)) is not None:
-            outs = known
+            outs = map(classes.condensed, known)
         elif eqn in self.splits:
             outs = [self.splits[eqn].part(eqn, *vals)]
         elif eqn.kind in _ELEMENTWISE:
@@ -173,12 +178,13 @@ class Lowering:
         if eqn.outs[0] not in self.region.plain:
             return
         site = _site_at_itself(eqn)
+        vals = classes.together([self._read(a) for a in eqn.ins])
         if eqn.impl is not None:
-            out = batched(eqn.impl, [self.read(a) for a in eqn.ins])[0]
+            out = batched(eqn.impl, vals)[0]
         elif site in self.own_log_density:
             out = self.own_log_density[site]
         else:
-            out = log_densities([self.read(a) for a in eqn.ins], eqn.params)
+            out = log_densities(vals, eqn.params)
         self.env[eqn.outs[0]] = out
         self._probe(eqn.params["address"], out)
 
@@ -262,25 +268,17 @@ class Lowering:
         if var is not merged.last:
             return jnp.zeros(cost.shape, cost.array.dtype)
         signed = [Val(s * self.env[v].array, self.env[v].axes) for v, s in merged.signs.items()]
-        (total,) = elementwise(lambda *xs: [sum(xs[1:], xs[0])], signed)
+        (total,) = elementwise(lambda *xs: [sum(xs[1:], xs[0])], classes.together(signed))
         return self._charged(var, total, self.analysis.of(merged.widest), frame)
 
     def _charged(self, var: Var, cost: Val, influence: Influence, frame: Frame) -> Array:
         """A cost, charged to the choices that were drawn and averaged over the enumerated."""
         ndim = len(cost.shape)
         shares = self.plan.worlds.shares(influence)
+        if influence.score or shares:
+            cost = classes.expanded(cost)  # charges have an axis for each choice
         wanted = {s: tuple(map(_exactly, a)) for s, a in influence.axes.items()}
-        charges: dict[tuple[Baseline, tuple[Source, ...]], list[Val]] = {}
-        for source, alignment in covered(influence.score).items():
-            logp = frame.logp[source]
-            for axis, lanes in self.plan.logp_axes(source).items():
-                where = tuple(None if e is None else _exactly(alignment[e.axis]) for e in lanes)
-                wanted.setdefault(axis, where)
-            laid = Val(lay_along(logp.array, len(logp.axes), alignment, ndim), logp.axes)
-            if shares:
-                laid = shares.charged(laid, self.plan.worlds.slots.get(site_of(source)))
-            baseline = self.plan.baseline(var, source)
-            charges.setdefault((baseline, laid.axes), []).append(laid)
+        charges = self._charges(var, influence, ndim, shares, frame, wanted)
         axes = union([cost, *(v for group in charges.values() for v in group)])
         axes = tuple(a for a in axes if a is not WORLDS)
         every = (*axes, WORLDS) if shares else axes
@@ -304,6 +302,34 @@ class Lowering:
             boxed = contract(boxed, joint, at)
         return boxes.actual(boxed, shares.weights) if shares else boxed
 
+    def _charges(
+        self,
+        var: Var,
+        influence: Influence,
+        ndim: int,
+        shares: Shares | None,
+        frame: Frame,
+        wanted: dict[Source, Alignment],
+    ) -> dict[tuple[Baseline, tuple[Source, ...]], list[Val]]:
+        """Log-probabilities of the draws that a cost is charged to, by baseline and axes.
+
+        Args:
+            wanted: where lanes of enumerated choices run in the cost; gets those of choices that
+                the log-probabilities alone depend on.
+        """
+        charges: dict[tuple[Baseline, tuple[Source, ...]], list[Val]] = {}
+        for source, alignment in covered(influence.score).items():
+            logp = frame.logp[source]
+            for axis, lanes in self.plan.logp_axes(source).items():
+                where = tuple(None if e is None else _exactly(alignment[e.axis]) for e in lanes)
+                wanted.setdefault(axis, where)
+            laid = Val(lay_along(logp.array, len(logp.axes), alignment, ndim), logp.axes)
+            if shares:
+                laid = shares.charged(laid, self.plan.worlds.slots.get(site_of(source)))
+            baseline = self.plan.baseline(var, source)
+            charges.setdefault((baseline, laid.axes), []).append(laid)
+        return charges
+
     def _joint(
         self,
         axes: tuple[Source, ...],
@@ -313,9 +339,11 @@ class Lowering:
         var: Var,
     ) -> Array:
         """Joint probabilities of enumerated choices that a cost is averaged over."""
+        choices = classes.choices(axes)
         try:
-            self._check_sites(axes)
-            return weights(axes, wanted, ndim, frame.factors, frame.joints)
+            self._check_sites(choices)
+            joint = weights(choices, wanted, ndim, frame.factors, frame.joints)
+            return classes.collapsed(joint, axes)
         except Conflict as conflict:
             raise self.refuse(conflict, self.plan.where(var)) from conflict
 

@@ -34,7 +34,7 @@ from ppl.compiler.influence import (
     Sliced,
     Source,
     Stacked,
-    Worlds,
+    Undrawn,
     covered,
     local_sources,
     site_of,
@@ -213,7 +213,7 @@ class Plan:
                 return dict(slice_axis(loop, lane, a, where) for a, where in outside)
             case Past(_, inner) | Final(_, inner):
                 return self.logp_axes(inner)
-            case Worlds():
+            case Undrawn():
                 return {}
 
     def remembers(self, loop: Eqn, source: Source) -> bool:
@@ -228,7 +228,7 @@ class Plan:
                 seen.add(s)
                 if isinstance(s, Site):
                     todo += self.analysis.logp_axes(s.eqn)
-                elif not isinstance(s, Past | Worlds):
+                elif not isinstance(s, Past | Undrawn):
                     todo.append(s.inner)
         return False
 
@@ -274,7 +274,7 @@ class Plan:
                 local = local_sources(loop)
                 above = self.parents(inner, factors)
                 return [a for a in above if not local(a) and getattr(a, "loop", None) is not loop]
-            case Past() | Worlds():
+            case Past() | Undrawn():
                 return []
 
     def made_in(self, block: Block) -> list[Source]:
@@ -621,13 +621,13 @@ def _collect(plan: Plan) -> None:
         source = score.pop()
         if source not in plan.charged:
             plan.charged[source] = None
-            if not isinstance(source, Site | Worlds):
+            if not isinstance(source, Site | Undrawn):
                 score.append(source.inner)
             # A score choice drawn per value of an enumerated one brings that axis along.
             axes += plan.logp_axes(source)
     while axes:
         source = axes.pop()
-        if source not in plan.tabulated and not isinstance(source, Worlds):
+        if source not in plan.tabulated and not isinstance(source, Undrawn):
             plan.tabulated[source] = None
             if isinstance(source, Site):
                 axes += plan.analysis.logp_axes(source.eqn)

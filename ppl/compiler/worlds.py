@@ -45,7 +45,7 @@ from ppl.compiler.influence import (
     Sliced,
     Source,
     Stacked,
-    Worlds,
+    Undrawn,
     covered,
     site_of,
     source_lanes,
@@ -204,7 +204,7 @@ def _lanes_apart(
 def _remembered(source: Source) -> set[Lane]:
     """The lanes along which a source means several draws: the earlier steps of a loop."""
     match source:
-        case Site() | Worlds():
+        case Site() | Undrawn():
             return set()
         case Past(_, Sliced(_, inner, lane) as now):
             return {_lane_names(inner)[lane]} | _remembered(now)
@@ -222,7 +222,7 @@ def _lane_names(source: Source) -> tuple[Lane, ...]:
         case Sliced(_, inner, lane):
             outer = _lane_names(inner)
             return (*outer[:lane], *outer[lane + 1 :])
-        case Worlds():
+        case Undrawn():
             return ()
     return _lane_names(source.inner)
 

@@ -13,4 +13,5 @@ from stdlib.distribution_transformer.programs import amortised as amortised
 from stdlib.distribution_transformer.programs import filtering as filtering
 from stdlib.distribution_transformer.programs import guides as guides
 from stdlib.distribution_transformer.programs import network as network
+from stdlib.distribution_transformer.programs import recycled as recycled
 from stdlib.distribution_transformer.tasks import Task as Task

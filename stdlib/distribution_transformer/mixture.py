@@ -94,11 +94,22 @@ def small_product(a: Float[Array, "*batch i j"], b: Float[Array, "*batch j k"]) 
     return functools.reduce(jnp.add, terms)
 
 
+def small_cholesky(a: Float[Array, "*batch n n"]) -> Array:
+    """Cholesky factors of many small matrices, written out for the same reason."""
+    n, zero = a.shape[-1], jnp.zeros_like(a[..., 0, 0])
+    tril = [[zero] * n for _ in range(n)]
+    for i in range(n):
+        for j in range(i + 1):
+            rest = a[..., i, j] - sum(tril[i][k] * tril[j][k] for k in range(j))
+            tril[i][j] = jnp.sqrt(rest) if i == j else rest / tril[j][j]
+    return jnp.stack([jnp.stack(row, -1) for row in tril], -2)
+
+
 def predict(mixture: Mixture, matrix: Float[Array, "n n"], noise: Float[Array, "n n"]) -> Mixture:
     """The law of `matrix @ x + N(0, noise)`: the weights stay, μ' = A μ, Σ' = A Σ Aᵀ + Q."""
     half = small_product(matrix, mixture.scale_tril)
     covariances = small_product(half, jnp.swapaxes(half, -1, -2)) + noise
-    return Mixture(mixture.logits, mixture.loc @ matrix.T, jnp.linalg.cholesky(covariances))
+    return Mixture(mixture.logits, mixture.loc @ matrix.T, small_cholesky(covariances))
 
 
 def draw(mixture: Mixture, key: Key[Array, ""], n: int) -> Float[Array, "draws n"]:

@@ -143,6 +143,32 @@ def filtering(
     return scan(step)
 
 
+def recycled(
+    program: Any, prior: Mixture, joint: Any, seen: Callable[[Any], tuple[Array, Any]]
+) -> vi.Objective:
+    """The objective of a filter as a whole, for one sequence drawn at random.
+
+        maximise  E sum_t log q(x_t | z_1, ..., z_t)   over  x, z ~ joint
+
+    `amortised` learns posteriors for priors of a family; here the priors are those that the filter
+    itself makes, so that each posterior is also learned for what the later ones make of it.
+
+    Args:
+        program: made by `filtering`.
+        prior: the first.
+        joint: a program that draws the states and the observations.
+        seen: from its choices to the states `[steps, n]` and the observations `[steps, ...]`.
+    """
+
+    @vi.objective
+    def recycled_filter():
+        c, _ = sim(joint)()
+        states, z = seen(c)
+        return density(program)({"x": states}, prior, z)
+
+    return recycled_filter
+
+
 def run_filter(
     program: Any, params: dict[str, Any], prior: Mixture, z: Any, states: Float[Array, "steps n"]
 ) -> tuple[Float[Array, " steps"], Mixture]:

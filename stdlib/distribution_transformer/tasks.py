@@ -26,6 +26,7 @@ from ppl import (
     log_normal,
     multivariate_normal,
     normal,
+    scan,
     uniform,
 )
 from stdlib.distribution_transformer.mixture import Mixture, gmm, small_product
@@ -331,3 +332,28 @@ fusion = Task(
     forecast=Forecast(12, sensor_forecast),
 )
 """One step of a filter for position and velocity in the plane, from range and bearing."""
+
+
+@gen
+def target_step(x, _):
+    sensors(x) @ "z"
+    moved = normal(TRANSITION @ x, TRANSITION_SD) @ "next"
+    return moved, None
+
+
+def journey(steps: int) -> Any:
+    """A program that draws a target's first state, and then its readings and its next state."""
+
+    @gen
+    def target():
+        start = normal(START_LOC, 1.0) @ "start"
+        scan(target_step, length=steps)(start, None) @ "on"
+
+    return target
+
+
+def seen_on_journey(c: Choices) -> tuple[Float[Array, "steps 4"], tuple[Array, Array]]:
+    """The states, and the readings of range and bearing at them."""
+    states = jnp.concatenate([c["start"][None], c["on"]["next"][:-1]])
+    z = c["on"]["z"]
+    return states, (jax.vmap(reading_of)(z), z["angle"])

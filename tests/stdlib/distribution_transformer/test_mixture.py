@@ -17,6 +17,8 @@ from stdlib.distribution_transformer.mixture import (
     log_density,
     moments,
     predict,
+    small_cholesky,
+    small_product,
 )
 from stdlib.distribution_transformer.programs import labelled, summed
 
@@ -129,3 +131,18 @@ def test_draws_have_the_mixture_s_moments(key):
     products = (x - mean)[:, :, None] * (x - mean)[:, None]
     z = (products.mean(0) - covariance) / (products.std(0) / np.sqrt(len(x)))
     assert jnp.all(jnp.abs(z) < 5.5)
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_small_matrices_are_those_of_the_library(n, key):
+    """Products and Cholesky factors that are written out, and their derivatives."""
+    a, b = jax.random.normal(key, (2, 5, n, n))
+    square = a @ jnp.swapaxes(a, -1, -2) + jnp.eye(n)
+    np.testing.assert_allclose(small_product(a, b), a @ b, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        small_cholesky(square), jnp.linalg.cholesky(square), rtol=1e-4, atol=1e-5
+    )
+    # Of symmetric matrices: the library's derivative is for these.
+    cost = lambda f: lambda x: jnp.sum(jnp.cos(f(x @ jnp.swapaxes(x, -1, -2) + jnp.eye(n))))
+    found, wanted = (jax.grad(cost(f))(a) for f in (small_cholesky, jnp.linalg.cholesky))
+    np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4)

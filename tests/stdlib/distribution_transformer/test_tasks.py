@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ppl import seed, sim
 from stdlib.distribution_transformer import tasks
 from stdlib.distribution_transformer.mixture import Mixture, moments
 from stdlib.distribution_transformer.programs import network
@@ -54,3 +55,18 @@ def test_forecasts_reach_the_posterior_and_stay_finite_at_the_sensor():
     at_sensor = prior()._replace(loc=jnp.zeros((4, 4)))
     for mixture in (here, net(at_sensor, *data)):
         assert all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(mixture))
+
+
+def test_readings_belong_to_the_states_that_they_are_beside(key):
+    """In 300 journeys, moves and bearings have the noise that they should have: mean 0 and
+    variance 1, within 5.5 standard errors (false alarms below 1e-6 in all)."""
+    steps = 6
+    draw = seed(lambda: tasks.seen_on_journey(sim(tasks.journey(steps))()[0]))
+    x, (reading, angle) = jax.jit(jax.vmap(draw))(jax.random.split(key, 300))
+    assert x.shape == (300, steps, 4) and reading.shape == angle.shape == (300, steps)
+    moves = (x[:, 1:] - x[:, :-1] @ tasks.TRANSITION.T) / tasks.TRANSITION_SD
+    turns = (angle - tasks.bearing_of(x)) / tasks.BEARING_SD
+    for noise in (moves, turns, x[:, 0] - tasks.START_LOC):
+        assert abs(jnp.mean(noise)) < 5.5 / np.sqrt(noise.size)
+        assert abs(jnp.mean(noise**2) - 1) < 5.5 * np.sqrt(2 / noise.size)
+    assert jnp.all((reading >= 0) & (reading <= tasks.FARTHEST))
