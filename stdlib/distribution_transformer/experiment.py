@@ -462,11 +462,11 @@ def main(smoke: bool, folder: Path) -> list[Claim]:
         more, (x, posteriors) = walk(Run(1000, 256, 0, 3e-3), 200)
         plot_filter(axes[1], x[0], jax.tree.map(lambda v: v[0], posteriors))
         claims += more
-        more, (dt, c, grid, table) = quantum(Run(1000, 250, 150), 1_000)
+        more, (dt, c, grid, table) = quantum(Run(1000, 250, 150, layers=1), 1_000)
         plot_quantum(axes[2], dt, c, grid, table)
         claims += more
-        claims += process(Run(3000, 250, 150, 4e-3), 1_000)[0]
-        first, then = Run(1000, 250, 0, 4e-3, layers=1), Run(2000, 64, 0, 5e-3)
+        claims += process(Run(3000, 250, 150, 4e-3, layers=1), 1_000)[0]
+        first, then = Run(1000, 250, 0, 4e-3, layers=1), Run(2500, 64, 0, 4e-3)
         claims += fusion(first, then, 400, 7_500)
     save_figure(figure, "distribution_transformer", folder)
     return claims
