@@ -178,13 +178,11 @@ class Lowering:
         if eqn.outs[0] not in self.region.plain:
             return
         site = _site_at_itself(eqn)
-        vals = classes.together([self._read(a) for a in eqn.ins])
-        if eqn.impl is not None:
-            out = batched(eqn.impl, vals)[0]
-        elif site in self.own_log_density:
+        if eqn.impl is None and site in self.own_log_density:
             out = self.own_log_density[site]
         else:
-            out = log_densities(vals, eqn.params)
+            vals = classes.together([self._read(a) for a in eqn.ins])
+            out = batched(eqn.impl, vals)[0] if eqn.impl else log_densities(vals, eqn.params)
         self.env[eqn.outs[0]] = out
         self._probe(eqn.params["address"], out)
 
